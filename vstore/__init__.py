@@ -1,0 +1,102 @@
+"""vstore: a document store that never forgets, on the SQL databases you run.
+
+    import vstore
+
+    with vstore.open("sqlite:///app.db") as store:
+        posts = store["posts"]
+        posts["hello"] = {"title": "Hello"}
+        posts.modify("hello", lambda value: {**value, "n": 1})
+        for version in posts.history("hello"):
+            print(version.rev, version.value)
+
+The public names are here; docs/ explains them. Modules below are for those who
+build on vstore.
+"""
+
+from typing import Any
+
+from vstore.batch import ABSENT
+from vstore.changes import Change, Changes
+from vstore.collection import Collection
+from vstore.document import Context, Document
+from vstore.errors import (
+    CodecError,
+    ConfigurationError,
+    Conflict,
+    Corrupt,
+    HistoryPruned,
+    InvalidDocument,
+    InvalidKey,
+    InvalidToken,
+    NotFound,
+    PartialWrite,
+    PreconditionFailed,
+    ResolverError,
+    SchemaMismatch,
+    StaleMap,
+    StoreError,
+    Unavailable,
+)
+from vstore.resolvers import DELETE, KEEP, Resolver, Sibling, Siblings
+from vstore.scan import Snapshot
+from vstore.store import Store
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ABSENT",
+    "DELETE",
+    "KEEP",
+    "Change",
+    "Changes",
+    "CodecError",
+    "Collection",
+    "ConfigurationError",
+    "Conflict",
+    "Context",
+    "Corrupt",
+    "Document",
+    "HistoryPruned",
+    "InvalidDocument",
+    "InvalidKey",
+    "InvalidToken",
+    "NotFound",
+    "PartialWrite",
+    "PreconditionFailed",
+    "Resolver",
+    "ResolverError",
+    "SchemaMismatch",
+    "Sibling",
+    "Siblings",
+    "Snapshot",
+    "StaleMap",
+    "Store",
+    "StoreError",
+    "Unavailable",
+    "open",
+]
+
+
+def open(*urls: str, **settings: Any) -> Store:
+    """Opens a store, and makes it if its databases are blank.
+
+    Args:
+        urls: one for each shard, in any order, of any mixture of
+            `sqlite:///file.db`, `postgresql://user@host/db` and
+            `mariadb://user@host/db`. `sqlite://` is a store that is deleted when
+            it is closed.
+        durability: "full" (the default): what a call has written survives a
+            power cut. "relaxed": the last moments before one may be lost; a
+            crash of the process loses nothing either way.
+        codec: how bodies are encoded: "json" (the default), "zlib+json", "zstd+json", …
+        resolver: settles siblings; see `vstore.resolvers`.
+        create: False to raise NotFound instead of making a store.
+        allow_pickle, max_body_bytes, state: see docs/reference.md.
+
+    Raises:
+        ConfigurationError: the URLs are not exactly the shards of one store.
+        SchemaMismatch: a database was made by a newer vstore.
+        NotFound: there is no store and `create` is False.
+        Nothing is changed by a refused call.
+    """
+    return Store(*urls, **settings)

@@ -1,0 +1,47 @@
+"""The life of a worker process: say hello, receive the function, work on tasks until the pipe ends.
+
+    worker                         owner
+      │ ─── READY ───────────────►  │   within a time limit
+      │ ◄── environment, function ─ │   once
+      │ ◄── task ────────────────── │
+      │ ─── (done, result) ──────►  │   or (failed, Failure), and so on
+
+Nothing here waits for anything but the owner, and when the owner is gone, the
+pipe ends and so does the worker.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from typing import Any
+
+from mapreduce.executors.failure import Failure
+from mapreduce.executors.shipping import packed, unpacked, unpacked_function
+
+READY = b"ready"
+
+
+def serve(connection: Any) -> None:
+    """Work for the owner at the other end of the connection."""
+    # A terminal sends Ctrl-C to every process of its group. The owner handles it, and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        connection.send_bytes(READY)
+        environment, function = pickle.loads(connection.recv_bytes())
+        # The fork server keeps the environment of the moment it was started. What the program has set since, such as a
+        # store's URL or password, has to be sent.
+        os.environ.clear()
+        os.environ.update(environment)
+        work = None
+        while True:
+            task = connection.recv_bytes()
+            try:
+                work = work or unpacked_function(function)
+                answer = packed((True, work(unpacked(task, "a task"))), "a result")
+            except BaseException as error:  # SystemExit too: the owner raises it, as if the work were done there
+                answer = packed((False, Failure.of(error)), "a failure")
+            connection.send_bytes(answer)
+    except (EOFError, ConnectionError):
+        return  # the owner is gone or wants no more

@@ -1,0 +1,103 @@
+"""`vstore map`: functions from files, data on stdout and talk on stderr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from mapreduce.commands import loaded, map_command, reducer_named
+from mapreduce.extension import extension
+from mapreduce.reducers import Sum
+from vstore.errors import NotFound
+
+pytestmark = pytest.mark.timeout(60)
+
+JOBS = """
+def words(key, value):
+    for word in value["text"].split():
+        yield word, 1
+
+def longest(key, values): return max(values)
+def narrow(key): yield key, 1
+number = 5
+"""
+STORE = {"posts": {"p1": {"text": "b a"}, "p2": {"text": "a"}}}
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / f"jobs_{tmp_path.name}.py"  # modules are imported once per name
+    path.write_text(JOBS)
+    return str(path)
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_groups_are_printed_in_key_order(file: str, workers: int | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """With two workers, too, which import the file for themselves."""
+    map_command(STORE, None, loaded(f"{file}:words", ("key", "value")), Sum(), workers, as_json=False)
+
+    out, err = capsys.readouterr()
+    assert out == "a\t2\nb\t1\n"
+    assert err.startswith("2 documents, 3 pairs, 2 keys in ")
+
+
+def test_json_lines(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    reducer = reducer_named(f"{file}:longest")
+
+    map_command(STORE, "posts", loaded(f"{file}:words", ("key", "value")), reducer, 1, as_json=True)
+
+    assert capsys.readouterr().out == '{"key":"a","value":1}\n{"key":"b","value":1}\n'
+
+
+@pytest.mark.parametrize(
+    ("place", "complaint"),
+    [
+        ("words", "is not FILE:FUNCTION"),
+        ("nowhere.py:words", "nowhere.py is not a Python file"),
+        ("{file}:absent", "has no function 'absent'"),
+        ("{file}:number", "has no function 'number'"),
+        ("{file}:narrow", r"narrow\(key\) .* cannot be called as narrow\(key, value\)"),
+    ],
+)
+def test_a_function_that_cannot_be_used_is_a_usage_error(file: str, place: str, complaint: str) -> None:
+    with pytest.raises(click.UsageError, match=complaint) as caught:
+        loaded(place.format(file=file), ("key", "value"))
+    assert caught.value.exit_code == 2
+
+
+def test_a_file_that_raises_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / "jobs_that_raise.py"
+    path.write_text("1 / 0")
+
+    with pytest.raises(click.UsageError, match=r"cannot be imported: ZeroDivisionError"):
+        loaded(f"{path}:words", ("key", "value"))
+
+
+def test_a_file_named_like_another_module_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / "json.py"
+    path.write_text(JOBS)
+
+    with pytest.raises(click.UsageError, match=r"taken by .*Rename the file"):
+        loaded(f"{path}:words", ("key", "value"))
+
+
+def test_the_collection_may_be_left_out_if_there_is_just_one() -> None:
+    with pytest.raises(click.UsageError, match="2 collections, name one of them: a, b"):
+        map_command({"a": {}, "b": {}}, None, lambda key, value: [], Sum(), None, as_json=False)
+    with pytest.raises(NotFound, match="no collections yet"):
+        map_command({}, None, lambda key, value: [], Sum(), None, as_json=False)
+
+
+def test_an_unknown_reducer_is_a_usage_error() -> None:
+    assert reducer_named("sum") == Sum()
+    with pytest.raises(click.UsageError, match="neither count, sum nor FILE:FUNCTION"):
+        reducer_named("median")
+
+
+def test_the_extension_offers_the_command() -> None:
+    assert [command.name for command in extension.commands()] == ["map"]

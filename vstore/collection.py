@@ -1,0 +1,874 @@
+"""A collection: a mapping from keys to JSON values that keeps every version it ever had.
+
+As a plain dict it never makes siblings: `posts[key] = value` supersedes all that
+this store knows of the key. Those who read first and write later hand back what
+they had seen, with `context=` to keep a rival as a sibling or with `match=` to be
+refused; `modify` does the loop.
+
+Every call is durable when it returns. Nothing that is passed in is changed, and
+nothing that is returned is shared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+import random
+import secrets
+import time
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from vstore.batch import ABSENT, Match, Put
+from vstore.changes import Changes
+from vstore.document import Content, Context, Document, Version
+from vstore.errors import Conflict, InvalidToken, NotFound, PreconditionFailed, StaleMap, StoreError
+from vstore.handle import Handle
+from vstore.history import Past, base_of, history, version_at
+from vstore.hlc import moment_us
+from vstore.patch import diff
+from vstore.resolvers import DELETE, KEEP, Resolver, Sibling, Siblings, decide
+from vstore.retention import Pruned, prune
+from vstore.scan import Items, OnConflict, Slice, Snapshot, Values
+from vstore.sql import statements as sql
+from vstore.sql.rows import version_of
+from vstore.sql.schema import LIVE, TOMBSTONE
+from vstore.sql.statements import chunks
+from vstore.store import Store
+
+BATCH_ROWS = 1_000
+PAGE_KEYS = 1_000
+
+_MISSING: Any = object()
+D = TypeVar("D")
+
+
+class Found(dict[str, Any]):
+    """What `get_many` found: values by key in the order asked for, and in `missing` the keys without one."""
+
+    missing: list[str]
+
+
+class Collection(MutableMapping[str, Any]):
+    """Documents under keys. Get one from a store: `store["posts"]`."""
+
+    def __init__(
+        self, store: Store, name: str, *, resolver: Resolver | None = None, codec: str = "json", prefix: str = ""
+    ) -> None:
+        """For stores to call."""
+        self._store = store
+        self._codec = codec
+        self._prefix = prefix
+        self.name = name
+        self.resolver = resolver
+
+    def __repr__(self) -> str:
+        within = f" under {self._prefix!r}" if self._prefix else ""
+        return f"<Collection {self.name!r}{within} of {self._store!r}>"
+
+    @property
+    def store(self) -> Store:
+        """The store it belongs to."""
+        return self._store
+
+    # --- the mapping -------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:
+        """The value, decoded afresh.
+
+        Raises:
+            NotFound: nothing live is stored under the key (a KeyError).
+            Conflict: it has several live siblings and no resolver settles them.
+        """
+        value = self._value(key)
+        if value is _MISSING:
+            raise self._not_found(key)
+        return value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value, or the default if nothing live is stored under the key. Raises Conflict as `[]` does."""
+        value = self._value(key)
+        return default if value is _MISSING else value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Stores a value; it supersedes all that this store holds of the key, siblings too."""
+        self._put(key, self._content(value))
+
+    def __delitem__(self, key: str) -> None:
+        """Deletes the document: its history stays, and a tombstone tells replicas. Raises NotFound if there is none."""
+        self.delete(key)
+
+    def __contains__(self, key: object) -> bool:
+        handle = self._handle()
+        if handle is None or not isinstance(key, str):
+            return False
+        shard, definition, _part = handle.place(self._prefix + key)
+        rows = shard.database.reading(lambda c: c.rows(sql.STATE, (definition.id, self._prefix + key)))
+        return any(state != TOMBSTONE for (state,) in rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(Keys(self))
+
+    def __len__(self) -> int:
+        """How many live documents. Counts the heads in an index: about 30 ms for a million."""
+        handle = self._handle()
+        if handle is None:
+            return 0
+        if self._prefix:
+            return sum(1 for _ in self.keys(start=""))
+        total = 0
+        for shard, definition, _first, _end in handle.runs():
+            with shard.database.snapshot() as connection:
+                for statement in (sql.COUNT_LIVE, sql.COUNT_RIVALS):
+                    total += connection.rows(statement, (definition.id,))[0][0]
+        return total
+
+    def keys(  # type: ignore[override]
+        self, prefix: str = "", start: str | None = None, end: str | None = None, reverse: bool = False
+    ) -> Keys:
+        """The live keys: sorted by bytes if any argument is given, else in the order of `items` and `values`.
+
+        Args:
+            prefix: only keys that begin so.
+            start: the first key that may come, included.
+            end: the end, not included.
+            reverse: from the end to the start.
+
+        Streamed in pages, each as it is then: keys written meanwhile may appear.
+        """
+        return Keys(self, prefix, start, end, reverse)
+
+    def items(self, on_conflict: OnConflict | None = None) -> Items:  # type: ignore[override]
+        """All live documents as (key, value), exactly as they are when the iteration begins, in storage order.
+
+        Args:
+            on_conflict: for documents with several live siblings: "raise"
+                Conflict (the default, unless the collection has a resolver,
+                which then settles what is shown), take the "winner", or "skip".
+        """
+        return Items(self, on_conflict)
+
+    def values(self, on_conflict: OnConflict | None = None) -> Values:  # type: ignore[override]
+        """The values of `items`, in the same order."""
+        return Values(self, on_conflict)
+
+    def clear(self) -> None:
+        """Deletes every document; each gets a tombstone and keeps its history. `Store.drop` forgets instead."""
+        self.delete_many(self.keys(start=""))
+
+    def update(self, *others: Any, **named: Any) -> None:  # type: ignore[override]
+        """Stores many documents, as `dict.update`, by `put_many`."""
+        for other in others:
+            if isinstance(other, Mapping):
+                self.put_many(other.items())
+            elif hasattr(other, "keys"):
+                self.put_many((key, other[key]) for key in other.keys())  # noqa: SIM118  # dict.update's own protocol
+            else:
+                self.put_many(other)
+        if named:
+            self.put_many(named.items())
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The value; if there is none, stores the default first. Safe among concurrent writers."""
+        while True:
+            value = self._value(key)
+            if value is not _MISSING:
+                return value
+            with contextlib.suppress(PreconditionFailed):
+                return self.put(key, default, match=ABSENT).value
+
+    def pop(self, key: str, default: Any = _MISSING) -> Any:
+        """Deletes the document and returns its value, or the default. Of concurrent callers one gets it."""
+        while True:
+            try:
+                document = self.read(key)
+            except NotFound:
+                if default is _MISSING:
+                    raise
+                return default
+            with contextlib.suppress(PreconditionFailed):
+                self.delete(key, match=document.context)
+                return document.value
+
+    # --- reading and writing with what was seen ----------------------------------------------------------------------
+
+    def read(self, key: str, *, on_conflict: OnConflict | None = None, deleted: bool = False) -> Document:
+        """The document with its rev, stamp, siblings and the context to write with.
+
+        Args:
+            on_conflict: with several live siblings and no resolver: "raise"
+                Conflict, which carries the document (the default), or give the
+                "winner", whose `siblings` are all of them.
+            deleted: give the tombstone of a deleted document instead of NotFound.
+
+        A resolver is asked for the value to show; nothing is written.
+        """
+        handle, document = self._document(key)
+        if document is None or (document.deleted and not deleted):
+            raise self._not_found(key)
+        if not document.conflicted or on_conflict == "winner":
+            return document
+        if self.resolver is not None and on_conflict is None:
+            answer = self._decided(handle, document, self.resolver)
+            if answer is DELETE:
+                raise self._not_found(key)
+            if answer is not KEEP:
+                return replace(document, value=answer)
+        raise self._conflict(document)
+
+    def put(
+        self, key: str, value: Any, *, context: Context | str | None = None, match: Match | None = None
+    ) -> Document:
+        """Stores a value as a new version of the document.
+
+        Args:
+            context: what the writer had seen, from `read`. Exactly that is
+                replaced; what was written meanwhile stays as a sibling. Without
+                it, all that this store holds of the key is replaced.
+                `Context(key)` is a writer who has seen nothing.
+            match: refuse instead, unless the document is still at this rev, has
+                nothing that this context has not seen, or (ABSENT) is not there.
+
+        Returns:
+            The document as it is now. The same value put again with the same
+            context is the version that is there already.
+
+        Raises:
+            PreconditionFailed: `match` does not hold; a Conflict that carries
+                the document. Nothing was written.
+            InvalidDocument, InvalidKey, InvalidToken: with the reason. Nothing was written.
+            Unavailable: the database failed; `outcome_unknown` tells whether
+                the version may be there. Repeating the call is safe.
+        """
+        return self._put(key, self._content(value), context, match)
+
+    def add(self, value: Any) -> str:
+        """Stores a new document under a key made for it, and returns the key: 26 characters that sort by time."""
+        key = f"{time.time_ns() // 1000:014x}{secrets.token_hex(6)}"
+        self.put(key, value, match=ABSENT)
+        return key
+
+    def delete(self, key: str, *, context: Context | str | None = None, match: Match | None = None) -> Document:
+        """Deletes a document: a tombstone becomes its newest version.
+
+        Args:
+            context, match: as in `put`. An edit that the context had not seen survives.
+
+        Returns:
+            The tombstone, or the live sibling that survived.
+
+        Raises:
+            NotFound: there is no live document (asked only without `context`).
+        """
+        if context is not None:
+            return self._put(key, Content(None), context, match)
+        while True:
+            _handle, document = self._document(key)
+            if document is None or document.deleted:
+                raise self._not_found(key)
+            try:
+                return self._put(key, Content(None), None, document.context if match is None else match)
+            except PreconditionFailed:
+                if match is not None:
+                    raise
+
+    def modify(
+        self, key: str, change: Callable[[Any], Any], *, default: Any = _MISSING, attempts: int = 100
+    ) -> Document:
+        """Reads, changes, writes back; and again if someone else was faster. No update is lost.
+
+        Args:
+            change: gets the value (its own copy) and returns the new one, or
+                DELETE. May be called several times.
+            default: what `change` gets if there is no live document.
+
+        Raises:
+            NotFound: there is no live document and no default.
+            Conflict: it has siblings that no resolver settles; or
+                PreconditionFailed after `attempts` lost races. Nothing was written.
+        """
+        for attempt in range(1, attempts + 1):
+            try:
+                document = self.read(key)
+                value, seen = document.value, document.context
+            except NotFound:
+                if default is _MISSING:
+                    raise
+                value = json.loads(json.dumps(default))
+                _handle, absent = self._document(key)
+                if absent is not None and not absent.deleted:
+                    continue  # somebody has just made it
+                seen = absent.context if absent is not None else Context(self._prefix + key)
+            changed = change(value)
+            content = Content(None) if changed is DELETE else self._content(changed)
+            try:
+                return self._put(key, content, None, seen)
+            except PreconditionFailed:
+                if attempt == attempts:
+                    raise
+                time.sleep(random.uniform(0, min(0.05, 0.0005 * 2**attempt)))
+        raise AssertionError("attempts must be at least 1")
+
+    @contextlib.contextmanager
+    def edit(self, key: str, *, default: Any = _MISSING) -> Iterator[Any]:
+        """`with posts.edit(key) as value:` writes the changed value back when the block ends without an error.
+
+        Raises:
+            PreconditionFailed: someone else wrote meanwhile. Nothing was
+                written; `modify` repeats instead.
+        """
+        try:
+            document = self.read(key)
+            value, seen = document.value, document.context
+        except NotFound:
+            if default is _MISSING:
+                raise
+            value, seen = json.loads(json.dumps(default)), None
+        before = self._content(value).identity if seen is not None else None
+        yield value
+        content = self._content(value)
+        if content.identity != before:
+            self._put(key, content, None, seen if seen is not None else ABSENT)
+
+    # --- many at once ------------------------------------------------------------------------------------------------
+
+    def put_many(self, items: Mapping[str, Any] | Iterable[tuple[str, Any]], *, batch_rows: int = BATCH_ROWS) -> int:
+        """Stores many documents, as `[]` does each; how many.
+
+        Args:
+            items: a mapping or an iterable of pairs, read as it goes.
+            batch_rows: each batch is one transaction on each shard.
+
+        Raises:
+            InvalidDocument, InvalidKey: with the key. The batches before it are
+                stored, nothing of its own.
+            PartialWrite: some shards committed a batch and others did not.
+        """
+        pairs = items.items() if isinstance(items, Mapping) else items
+        return self._many(((key, self._named_content(key, value)) for key, value in pairs), batch_rows)
+
+    def delete_many(self, keys: Iterable[str], *, batch_rows: int = BATCH_ROWS) -> int:
+        """Deletes the live documents among the keys; how many there were."""
+        total = 0
+        for batch in _batches(keys, batch_rows):
+            live = self._states(batch)
+            total += self._many(((key, Content(None)) for key in dict.fromkeys(batch) if key in live), batch_rows)
+        return total
+
+    def get_many(self, keys: Iterable[str], *, on_conflict: OnConflict = "raise") -> Found:
+        """The values of many keys in the order asked for; the keys without one are in `missing`.
+
+        One query for each shard and some hundred keys; shards one after another.
+        """
+        handle = self._handle()
+        found = Found()
+        found.missing = []
+        wanted = list(dict.fromkeys(keys))
+        if handle is None:
+            found.missing = wanted
+            return found
+        rows: dict[str, list[tuple[int, str, bytes]]] = {}
+        for shard, definition, group in self._by_shard(handle, wanted):
+            for chunk in chunks(group):
+                params = [definition.id, *chunk]
+                for key, *row in shard.database.reading(lambda c, p=params: c.rows(sql.VALUES(len(p) - 1), p)):
+                    rows.setdefault(key, []).append(tuple(row))
+        for key in wanted:
+            live = [row for row in rows.get(self._prefix + key, ()) if row[0] != TOMBSTONE]
+            if not live:
+                found.missing.append(key)
+            elif len(live) == 1:
+                found[key] = handle.codec_named(live[0][1]).decode(live[0][2])
+            elif on_conflict != "skip":
+                with contextlib.suppress(NotFound):  # deleted meanwhile
+                    found[key] = self.read(key, on_conflict=None if on_conflict == "raise" else on_conflict).value
+        return found
+
+    # --- history -----------------------------------------------------------------------------------------------------
+
+    def history(self, key: str) -> Iterator[Document]:
+        """Every version that still has its body, newest first, each with rev, stamp, value, parents and deleted.
+
+        Raises NotFound if nothing was ever stored under the key.
+        """
+        handle = self._needed(key)
+        return map(self._shown, history(handle, self._prefix + key))
+
+    def version(self, key: str, rev: str) -> Document:
+        """One version by its rev.
+
+        Raises:
+            NotFound: the key has no such version here.
+            HistoryPruned: it had, and its body is gone.
+        """
+        handle = self._needed(key)
+        version = version_at(handle, self._prefix + key, rev)
+        if version.stub and version.deleted:
+            version = version._replace(stub=False)
+        value = handle.value(version, self._prefix + key)
+        document = handle.show(self._prefix + key, version, Context(self._prefix + key, version.clock, (rev,)), value)
+        seen = version.clock.with_dots(version.dots)
+        return self._shown(replace(document, context=Context(self._prefix + key, seen, (rev,))))
+
+    def diff(self, key: str, old: str, new: str | None = None) -> list[dict[str, Any]]:
+        """How to get from one version to another, as a JSON Patch (RFC 6902).
+
+        Args:
+            old, new: revs; without `new`, the document as it is. A tombstone is null.
+        """
+        after = self.version(key, new).value if new else self.read(key, deleted=True).value
+        return diff(self.version(key, old).value, after)
+
+    def revert(self, key: str, rev: str) -> Document:
+        """Makes the content of an old version the newest one; nothing is undone in history."""
+        version = self.version(key, rev)
+        return self._put(key, Content(None) if version.deleted else self._content(version.value))
+
+    def at(self, moment: Any) -> Past:
+        """The collection as it was shown at a past moment: a read-only mapping, exact, streamed.
+
+        Args:
+            moment: ISO 8601 text, an aware datetime, or a stamp in microseconds.
+        """
+        return Past(self._needed(), moment_us(moment), self._prefix)
+
+    def snapshot(self) -> Snapshot:
+        """The collection as it is now, for reading later or elsewhere while others write."""
+        return Snapshot(self._needed(), self._prefix)
+
+    def slices(self, count: int) -> Sequence[Slice]:
+        """A snapshot in about `count` parts that other processes can read: for MapReduce."""
+        return self.snapshot().slices(count)
+
+    def len_estimate(self) -> int:
+        """An upper bound of `len`, at no cost."""
+        return self.snapshot().len_estimate()
+
+    def changes(
+        self,
+        since: str | None = None,
+        *,
+        follow: bool = False,
+        full: bool = False,
+        values: bool = False,
+        idle_seconds: float | None = None,
+    ) -> Changes:
+        """What was committed since a token: complete, and in commit order for each partition.
+
+        Args:
+            since: the `since` of an earlier feed; None is the beginning.
+            follow: wait for more, for ever or until nothing came for `idle_seconds`.
+            full: every version instead of the present heads.
+            values: with the value of each.
+
+        Raises:
+            InvalidToken: the token belongs to another feed. Nothing was skipped.
+        """
+        return Changes(
+            self._needed(),
+            since,
+            full=full,
+            values=values,
+            prefix=self._prefix,
+            follow=follow,
+            idle_seconds=idle_seconds,
+            news=self._store.news,
+        )
+
+    def prune(
+        self,
+        *,
+        keep_last: int | None = None,
+        keep_days: float | None = None,
+        dry_run: bool = False,
+        progress: Callable[[Pruned], None] | None = None,
+    ) -> Pruned:
+        """Drops the bodies of old versions. Heads, tombstones and common ancestors of heads are always kept.
+
+        Args:
+            keep_last: the newest versions of each document that stay.
+            keep_days: versions younger than this stay. With both, what either keeps.
+            progress: called now and then with the counts so far.
+
+        What is left of a pruned version is its place in history: who came
+        before whom. Can be interrupted at any time and repeated.
+        """
+        return prune(
+            self._needed(),
+            keep_last=keep_last,
+            keep_days=keep_days,
+            dry_run=dry_run,
+            progress=progress,
+            prefix=self._prefix,
+        )
+
+    # --- conflicts ---------------------------------------------------------------------------------------------------
+
+    def conflicts(self) -> Iterator[Document]:
+        """Every document with several live siblings that differ, in key order of each shard. O(conflicts)."""
+        handle = self._handle()
+        if handle is None:
+            return
+        for shard, definition, _first, _end in handle.runs():
+            after = ""
+            while True:
+                bounds = definition.id, after, PAGE_KEYS
+                keys = [row[0] for row in shard.database.reading(lambda c, b=bounds: c.rows(sql.RIVALS, b))]
+                for key in keys:
+                    if key.startswith(self._prefix):
+                        _handle, document = self._document(key[len(self._prefix) :])
+                        if document is not None and document.conflicted:
+                            yield document
+                if len(keys) < PAGE_KEYS:
+                    break
+                after = keys[-1]
+
+    def resolve(self, key: str, answer: Any = _MISSING, *, attempts: int = 100) -> Document:
+        """Settles a document: one version that supersedes all its siblings.
+
+        Args:
+            answer: the value, DELETE, or a resolver that is given the siblings
+                and their common ancestor. Without it, the collection's resolver.
+
+        Returns:
+            The document; unchanged if it was at peace or the resolver said KEEP.
+
+        Raises:
+            NotFound: nothing is stored under the key.
+            ResolverError: the resolver failed. The siblings are as they were.
+        """
+        resolver = self.resolver if answer is _MISSING else answer
+        if answer is _MISSING and resolver is None:
+            raise Conflict(f"resolve({key!r}) needs an answer: the collection has no resolver. Nothing was written.")
+        for attempt in range(1, attempts + 1):
+            handle, document = self._document(key)
+            if document is None:
+                raise self._not_found(key)
+            if callable(resolver) and resolver is not DELETE:
+                if not document.conflicted:
+                    return document
+                decided = self._decided(handle, document, resolver)
+                if decided is KEEP:
+                    return document
+            else:
+                decided = resolver
+            content = Content(None) if decided is DELETE else self._content(decided)
+            try:
+                return self._put(key, content, document.context, document.context)
+            except PreconditionFailed:
+                if attempt == attempts:
+                    raise
+        raise AssertionError("attempts must be at least 1")
+
+    def prefixed(self, prefix: str) -> Collection:
+        """The documents whose keys begin so, as a collection of its own whose keys leave the prefix out."""
+        return Collection(
+            self._store, self.name, resolver=self.resolver, codec=self._codec, prefix=self._prefix + prefix
+        )
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _handle(self) -> Handle | None:
+        return self._store.handle(self.name, codec=self._codec)
+
+    def _needed(self, key: str | None = None) -> Handle:
+        handle = self._handle()
+        if handle is None:
+            raise NotFound(
+                f"{key!r}: there is no collection {self.name!r} yet."
+                if key is not None
+                else f"there is no collection {self.name!r} yet. Its first write creates it."
+            )
+        return handle
+
+    def _content(self, value: Any) -> Content:
+        handle = self._store.handle(self.name, codec=self._codec, create=True)
+        assert handle is not None
+        return handle.content(value)
+
+    def _named_content(self, key: str, value: Any) -> Content:
+        try:
+            return self._content(value)
+        except StoreError as error:
+            error.add_note(f"in the document {key!r}")
+            raise
+
+    def _value(self, key: str) -> Any:
+        """The value of a document, or _MISSING: the path of every plain read."""
+        handle = self._handle()
+        if handle is None:
+            return _MISSING
+        full = self._prefix + key if self._prefix else key
+        shard, definition, _part = handle.place(full)
+        try:
+            rows = shard.database.read().rows(sql.VALUE, (definition.id, full))
+        except StoreError:  # perhaps a connection that died while it was idle
+            rows = shard.database.reading(lambda c: c.rows(sql.VALUE, (definition.id, full)))
+        if len(rows) == 1:
+            state, codec_name, body = rows[0]
+            return handle.codec_named(codec_name).decode(body) if state == LIVE else _MISSING
+        if not rows:
+            return _MISSING
+        try:
+            return self.read(key).value
+        except NotFound:
+            return _MISSING
+
+    def _document(self, key: str) -> tuple[Handle, Document | None]:
+        """The document as stored, a tombstone too; None if there never was one."""
+        handle = self._handle()
+        if handle is None:
+            return self._create_handle(), None
+        full = self._prefix + key
+        shard, definition, _part = handle.place(full)
+        rows = shard.database.reading(lambda c: c.rows(sql.HEADS_WITH_BODY(1), (definition.id, full)))
+        if not rows:
+            return handle, None
+        return handle, self._shown(handle.document(full, [version_of(row[2:], row[1]) for row in rows]))
+
+    def _create_handle(self) -> Handle:
+        handle = self._store.handle(self.name, codec=self._codec, create=True)
+        assert handle is not None
+        return handle
+
+    def _shown(self, document: Document) -> Document:
+        """A document under the key that this view knows it by."""
+        if not self._prefix:
+            return document
+        siblings = tuple(replace(sibling, key=sibling.key[len(self._prefix) :]) for sibling in document.siblings)
+        return replace(document, key=document.key[len(self._prefix) :], siblings=siblings)
+
+    def _put(
+        self, key: str, content: Content, context: Context | str | None = None, match: Match | None = None
+    ) -> Document:
+        return self._put_at(key, content, context, match, None)
+
+    def _put_at(
+        self,
+        key: str,
+        content: Content,
+        context: Context | str | None,
+        match: Match | None,
+        stamp_us: int | None,
+    ) -> Document:
+        full = self._prefix + key
+        if isinstance(context, str):
+            context = Context.parse(context)
+        for given in (context, match):
+            if isinstance(given, Context) and given.key != full:
+                raise InvalidToken(
+                    f"put of {full!r} refused: the context is of {given.key!r}. Nothing was written. Pass the context "
+                    f"that read() gave for this key."
+                )
+        for attempt in (1, 2):
+            handle = self._create_handle()
+            shard, definition, part = handle.place(full)
+            try:
+                [written] = self._store.write(
+                    handle, [(shard, definition, Put(full, part, content, context, match, stamp_us))]
+                )
+            except StaleMap:
+                if attempt == 2:
+                    raise
+                self._store.forget(self.name)  # dropped and made again by another process
+            except PreconditionFailed as error:
+                _handle, document = self._document(key)
+                raise PreconditionFailed(str(error), document) from None
+            else:
+                heads = self._with_bodies(handle, full, written.heads, written.version, content)
+                return self._shown(handle.document(full, heads))
+        raise AssertionError("unreachable")
+
+    def _with_bodies(
+        self, handle: Handle, key: str, heads: Sequence[Version], version: Version, content: Content
+    ) -> list[Version]:
+        """The heads after a put, each with its body: the new one's is at hand, those of siblings are read."""
+        known = []
+        for head in heads:
+            if head.rev == version.rev and not head.deleted:
+                known.append(head._replace(codec=content.codec, body=content.body))
+            elif head.deleted or head.body is not None:
+                known.append(head)
+            else:
+                known.append(version_at(handle, key, head.rev))
+        return known
+
+    def _many(self, pairs: Iterable[tuple[str, Content]], batch_rows: int) -> int:
+        total = 0
+        prefix = self._prefix
+        for batch in _batches(pairs, batch_rows):
+            for attempt in (1, 2):
+                handle = self._create_handle()
+                works = []
+                for key, content in batch:
+                    full = prefix + key if prefix else key
+                    shard, definition, part = handle.place(full)
+                    works.append((shard, definition, Put(full, part, content)))
+                try:
+                    self._store.write(handle, works)
+                    break
+                except StaleMap:
+                    if attempt == 2:
+                        raise
+                    self._store.forget(self.name)
+            total += len(batch)
+        return total
+
+    def _by_shard(self, handle: Handle, keys: Iterable[str]) -> Iterator[tuple[Any, Any, list[str]]]:
+        groups: dict[int, tuple[Any, Any, list[str]]] = {}
+        for key in keys:
+            shard, definition, _part = handle.place(self._prefix + key)
+            groups.setdefault(id(shard), (shard, definition, []))[2].append(self._prefix + key)
+        yield from groups.values()
+
+    def _states(self, keys: Iterable[str]) -> set[str]:
+        """Those of the keys that have a live document."""
+        handle = self._handle()
+        live: set[str] = set()
+        if handle is None:
+            return live
+        for shard, definition, group in self._by_shard(handle, keys):
+            for chunk in chunks(group):
+                params = [definition.id, *chunk]
+                for row in shard.database.reading(lambda c, p=params: c.rows(sql.STATES(len(p) - 1), p)):
+                    if row[1] != TOMBSTONE:
+                        live.add(row[0][len(self._prefix) :])
+        return live
+
+    def _decided(self, handle: Handle, document: Document, resolver: Resolver) -> Any:
+        """What a resolver makes of a conflicted document."""
+        revs = [sibling.rev for sibling in document.siblings]
+        base = base_of(handle, self._prefix + document.key, revs)
+        shown = [Sibling(each.rev, each.value, False, each.stamp) for each in document.siblings]
+        ancestor = None
+        if base is not None:
+            value = handle.value(base, document.key)
+            ancestor = Sibling(base.rev, value, base.deleted, base.stamp)
+        return decide(resolver, Siblings(document.key, tuple(shown), ancestor))
+
+    def _not_found(self, key: str) -> NotFound:
+        return NotFound(f"{key!r} in {self.name!r}: nothing live is stored under it. history() shows what was.")
+
+    def _conflict(self, document: Document) -> Conflict:
+        revs = ", ".join(sibling.rev for sibling in document.siblings)
+        return Conflict(
+            f"{document.key!r} in {self.name!r} has {len(document.siblings)} live siblings: {revs}. They are in "
+            f"error.document.siblings. Settle it with resolve({document.key!r}, …), or give the collection a resolver.",
+            document,
+        )
+
+    def rows(self, on_conflict: OnConflict | None = None) -> Iterator[tuple[str, Any]]:
+        """What `items` iterates over: all live documents of a snapshot taken when it begins."""
+        handle = self._handle()
+        if handle is None:
+            return
+        ask = self.resolver is not None and on_conflict is None
+        yield from Snapshot(handle, self._prefix).rows("skip" if ask else on_conflict)
+        if ask:
+            for document in self.conflicts():
+                with contextlib.suppress(NotFound):
+                    yield document.key, self.read(document.key).value
+
+    def _sorted_keys(self, prefix: str, start: str | None, end: str | None, reverse: bool) -> Iterator[str]:
+        """Live keys in byte order, from all shards."""
+        handle = self._handle()
+        if handle is None:
+            return iter(())
+        low = max(self._prefix + prefix, self._prefix + (start or ""))
+        ends = [_after_prefix(self._prefix + prefix)]
+        if end is not None:
+            ends.append(self._prefix + end)
+        high = min((bound for bound in ends if bound is not None), default=None)
+        streams = [_pages(shard, definition, low, high, reverse) for shard, definition, _a, _b in handle.runs()]
+        cut = len(self._prefix)
+        return (key[cut:] for key in heapq.merge(*streams, reverse=reverse))
+
+
+class Keys(KeysView[str]):
+    """The keys of a collection, or a range of them."""
+
+    _mapping: Collection
+
+    def __init__(
+        self,
+        collection: Collection,
+        prefix: str = "",
+        start: str | None = None,
+        end: str | None = None,
+        reverse: bool = False,
+    ) -> None:
+        """For `Collection.keys`."""
+        super().__init__(collection)
+        self._range = prefix, start, end, reverse
+
+    def __iter__(self) -> Iterator[str]:
+        if self._range != ("", None, None, False):
+            yield from self._mapping._sorted_keys(*self._range)
+            return
+        handle = self._mapping._handle()
+        if handle is not None:
+            yield from Snapshot(handle, self._mapping._prefix)
+
+    def __contains__(self, key: object) -> bool:
+        prefix, start, end, _reverse = self._range
+        return (
+            isinstance(key, str)
+            and key.startswith(prefix)
+            and (start is None or key >= start)
+            and (end is None or key < end)
+            and key in self._mapping
+        )
+
+    def __len__(self) -> int:
+        return len(self._mapping) if self._range == ("", None, None, False) else sum(1 for _ in self)
+
+
+def _batches(items: Iterable[D], size: int) -> Iterator[list[D]]:
+    batch: list[D] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) >= size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _after_prefix(prefix: str) -> str | None:
+    """The smallest text above all that begin with the prefix; None if there is none."""
+    for at in range(len(prefix) - 1, -1, -1):
+        code = ord(prefix[at])
+        if code < 0x10FFFF:
+            return prefix[:at] + chr(0xE000 if code == 0xD7FF else code + 1)  # the surrogates between are no characters
+    return None
+
+
+def _pages(shard: Any, definition: Any, low: str, high: str | None, reverse: bool) -> Iterator[str]:
+    """The live keys of one shard in [low, high), a page at a time."""
+    first = True
+    while True:
+        bounds = [definition.id, low] + ([] if high is None else [high]) + [PAGE_KEYS]
+        if reverse:
+            statement = sql.KEYS_BACK if high is None else sql.KEYS_BACK_BELOW
+        elif first:
+            statement = sql.KEYS_FROM if high is None else sql.KEYS_BETWEEN
+        else:
+            statement = sql.KEYS_AFTER if high is None else sql.KEYS_AFTER_BELOW
+        keys = [row[0] for row in shard.database.reading(lambda c, s=statement, b=bounds: c.rows(s, b))]
+        yield from keys
+        if len(keys) < PAGE_KEYS:
+            return
+        if reverse:
+            high = keys[-1]
+        else:
+            low, first = keys[-1], False

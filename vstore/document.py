@@ -1,0 +1,394 @@
+"""Documents, their versions, and which versions are heads: the rules of the store, without a database.
+
+A *version* is one immutable row, named by its `rev`. A *head* is a version that
+no other supersedes; several heads of a key are *siblings*. Two functions change
+what a partition replica holds under a key, and both work on an `Entry`:
+
+    successor   a write here: mints a dot, supersedes what the writer had seen
+    receive     rows from elsewhere, in any order, repeated or partly lost
+
+Both end in the same rule: a version is superseded when a head has seen one of
+its dots, or descends from its rev. Three things make that exact when rows travel
+alone and the same edit is born in two places under two dots:
+
+    aliases     a version's dots are united wherever two copies of it meet
+    closure     a head's clock holds the dots and clocks of its known ancestors
+    knowledge   a row whose dot is known and which is not here is obsolete
+
+Pure: no input or output, no time, no randomness. Bodies are opaque bytes here.
+Source: reference model of the project (docs/consistency.md, "Causality"), after
+Riak's dotted version vectors and the knowledge vectors of WinFS and DottedDB.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from vstore.canonical import generation, revision, winner_key
+from vstore.clock import NOTHING, Clock, Dot, Knowledge
+from vstore.errors import Corrupt, InvalidToken
+
+
+class Version(NamedTuple):
+    """One row: what was written, and what its writer had seen.
+
+    `parents` are revs, winner first. `dots` are sorted; there is more than one
+    where the same version was born in several places. `body` is encoded by
+    `codec`, None for a tombstone. A `stub` keeps the ancestry of a version whose
+    body is not here. `id` is the commit order at this replica, 0 if not stored.
+
+    rev, parents, deleted, stamp and body never change; dots and clock may grow.
+    """
+
+    rev: str
+    parents: tuple[str, ...]
+    deleted: bool
+    dots: tuple[Dot, ...]
+    clock: Clock
+    stamp: int
+    codec: str = ""
+    body: bytes | None = None
+    stub: bool = False
+    id: int = 0
+
+    @property
+    def as_stub(self) -> Version:
+        """The same version without its body."""
+        return self if self.stub else self._replace(stub=True, body=None, codec="", id=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a reader has seen of one document; hand it back on `put`. Opaque: keep it whole, look at nothing.
+
+    It is valid at every replica, however old. As text it is `str(context)`, and
+    `Context.parse` reads that back.
+    """
+
+    key: str
+    seen: Clock = NOTHING
+    revs: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = json.dumps([1, self.key, self.revs, self.seen.to_json()], separators=(",", ":"), ensure_ascii=False)
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, token: str) -> Context:
+        """The context that `str` wrote.
+
+        Raises:
+            InvalidToken: the text is no context of this version of vstore.
+        """
+        try:
+            form, key, revs, seen = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+            if form != 1:
+                raise ValueError(f"form {form}")
+            return cls(str(key), Clock.from_json(seen), tuple(map(str, revs)))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InvalidToken(
+                f"{token[:60]!r} is not a context. Nothing was done. Pass the context of the document as it was read."
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a reader gets: one version of a document, its siblings, and the context to write with.
+
+    `value` is decoded afresh for each reader, so changing it changes nothing
+    else; it is None for a tombstone. `stamp` is the time of the write in
+    microseconds since 1970 UTC, for display and never for causality. `siblings`
+    are the live versions that nobody has settled yet, winner first, this one
+    included; a document at peace has just one.
+    """
+
+    key: str
+    value: Any
+    rev: str
+    parents: tuple[str, ...]
+    deleted: bool
+    stamp: int
+    context: Context
+    siblings: tuple[Document, ...] = field(default=(), repr=False)
+
+    @property
+    def conflicted(self) -> bool:
+        """Whether several live versions wait to be settled."""
+        return len(self.siblings) > 1
+
+
+@dataclass(slots=True)
+class Entry:
+    """What one partition replica holds under one key: versions by rev, and those of them that are heads.
+
+    An entry may be partial: `successor` needs only the heads when the parents are
+    just the heads, or none; `receive` needs every version.
+    """
+
+    heads: dict[str, Version] = field(default_factory=dict)
+    versions: dict[str, Version] = field(default_factory=dict)
+
+
+def winner_first(versions: Iterable[Version]) -> list[Version]:
+    """The versions in winner order: live before deleted, then generation, then signature, highest first.
+
+    The order that CouchDB shows, and equal at every replica. A display order,
+    not a resolution; time is never used for it.
+    """
+    return sorted(versions, key=lambda version: winner_key(version.deleted, version.rev), reverse=True)
+
+
+def context_of(key: str, heads: Iterable[Version]) -> Context:
+    """What a reader of these heads has seen: tombstones too, so that the next write absorbs them."""
+    ordered = winner_first(heads)
+    seen = NOTHING
+    for head in ordered:
+        seen = (seen | head.clock).with_dots(head.dots)
+    return Context(key, seen, tuple(head.rev for head in ordered))
+
+
+class Content(NamedTuple):
+    """What a writer wants to store: `identity` is what the rev is made of, None for a tombstone."""
+
+    identity: bytes | None
+    codec: str = ""
+    body: bytes | None = None
+
+
+def successor(
+    entry: Entry,
+    context: Context,
+    content: Content,
+    *,
+    actor: str,
+    n: int,
+    stamp: int,
+    knowledge: Callable[[], Knowledge],
+) -> tuple[Version, bool]:
+    """A write at this replica by someone who had seen `context`; `entry` then holds the result.
+
+    Args:
+        actor, n: the dot that is used if the version is new here.
+        knowledge: asked only when the context has a cloud to compact.
+
+    Returns:
+        The version, and whether it is new. The same edit of the same parents
+        is the same version, so a repeated call finds the first one's (perhaps
+        as a stub, perhaps superseded since, perhaps known here by name only:
+        a stub without dots) and changes nothing.
+    """
+    heads = entry.heads
+    parents = context.revs
+    dot = Dot(actor, n, max((d.n for head in heads.values() for d in head.dots if d.actor == actor), default=0))
+    rev = revision(
+        generation(parents[0]) + 1 if parents else 1,
+        content.identity is None,
+        parents,
+        content.identity,
+        None if parents else (actor, n),
+    )
+    known = entry.versions.get(rev)
+    if known is not None:
+        return known, False
+    if parents and heads.keys() != set(parents) and any(rev in ancestors_of(head, entry.versions) for head in heads):
+        # The same edit was made elsewhere and replaced since, and of it only the name came here: a head descends from it.
+        return Version(rev, parents, content.identity is None, (), context.seen, stamp, stub=True), False
+    clock = context.seen
+    if clock.cloud:
+        clock = clock.compacted(knowledge(), (d for head in heads.values() for d in head.dots))
+    version = Version(rev, parents, content.identity is None, (dot,), clock, stamp, content.codec, content.body)
+    entry.versions[rev] = version
+    ancestors, clock = _ancestry(version, entry.versions)
+    if clock != version.clock:
+        version = entry.versions[rev] = version._replace(clock=clock)
+    for head in list(heads.values()):
+        if head.rev in ancestors or clock.sees(head.dots):
+            del heads[head.rev]
+    heads[rev] = version
+    return version, True
+
+
+class Received(NamedTuple):
+    """What `receive` did to an entry: rows to insert, rows whose dots or clock grew, rows found obsolete."""
+
+    inserted: list[Version]
+    grown: list[Version]
+    obsolete: list[Version]
+
+
+def receive(entry: Entry, rows: Sequence[Version], knowledge: Knowledge) -> Received:
+    """Rows of this key from another replica, full or stubs, in any order; `entry` and `knowledge` then hold them.
+
+    Idempotent, commutative and associative: any order, grouping or repetition
+    of the same rows leaves the same heads.
+
+    Raises:
+        Corrupt: a dot names two different versions of this key, so an actor
+            was cloned. The entry may be half changed: drop it.
+    """
+    versions = entry.versions
+    touched: dict[str, Version] = {}
+    inserted: set[str] = set()
+    obsolete: list[Version] = []
+    candidates = dict(entry.heads)
+    for row in rows:
+        stored = versions.get(row.rev)
+        _refuse_collision(row, versions.values())
+        if not row.stub:
+            # By any name: a row may bring a dot that is new here for a version that was pruned under another.
+            known = knows(knowledge, row) or (stored is not None and knows(knowledge, stored))
+            for dot in row.dots:
+                knowledge.add(dot.actor, dot.n)
+            if known and (stored is None or stored.stub):
+                # Known but absent: it was superseded, pruned or purged here. Taking it back would
+                # resurrect it. Its other names become known too.
+                obsolete.append(row)
+                if stored is None:
+                    continue
+                row = row.as_stub  # what it tells of its ancestry is still true
+        if stored is None:
+            merged = row._replace(id=0)
+            inserted.add(row.rev)
+        else:
+            merged = united(stored, row)
+            if merged == stored:
+                continue
+        versions[row.rev] = touched[row.rev] = merged
+        if row.rev in candidates or (not merged.stub and (stored is None or stored.stub)):
+            candidates[row.rev] = merged
+    if touched:
+        _settle(entry, candidates, touched)
+    return Received(
+        [versions[rev] for rev in touched if rev in inserted],
+        [versions[rev] for rev in touched if rev not in inserted],
+        obsolete,
+    )
+
+
+def knows(knowledge: Knowledge, row: Version) -> bool:
+    """Whether a replica with this knowledge has met the row under any of its names."""
+    return any(dot in knowledge for dot in row.dots)
+
+
+def united(stored: Version, row: Version) -> Version:
+    """Two copies of one version made one: all dots, all that either had seen, and the body if either has it."""
+    dots = stored.dots if stored.dots == row.dots else tuple(sorted({*stored.dots, *row.dots}))
+    parents = stored.parents if stored.parents == row.parents else tuple(dict.fromkeys(stored.parents + row.parents))
+    merged = stored._replace(dots=dots, parents=parents, clock=stored.clock | row.clock)
+    if stored.stub and not row.stub:
+        merged = merged._replace(stub=False, codec=row.codec, body=row.body)
+    return merged
+
+
+def heads_among(versions: Mapping[str, Version]) -> list[Version]:
+    """The versions of one key that no other of them supersedes, in winner order.
+
+    For looking at the past: "what were the heads when only these existed".
+    Never for the present, whose heads are stored: a purge may leave nothing
+    that supersedes a row, and then this would resurrect it.
+    """
+    parents = {parent for version in versions.values() for parent in version.parents}
+    everything = NOTHING
+    for version in versions.values():
+        everything |= version.clock
+    return winner_first(
+        version
+        for rev, version in versions.items()
+        if rev not in parents and not _seen_by_another(version, everything, versions.values())
+    )
+
+
+def ancestors_of(rev: str, versions: Mapping[str, Version]) -> set[str]:
+    """Every rev that the version descends from, as far as the rows here tell."""
+    found: set[str] = set()
+    frontier = [rev]
+    while frontier:
+        version = versions.get(frontier.pop())
+        if version is not None:
+            frontier.extend(parent for parent in version.parents if parent not in found)
+            found.update(version.parents)
+    return found
+
+
+def common_ancestor(revs: Sequence[str], versions: Mapping[str, Version]) -> Version | None:
+    """The base for a merge of these versions: their lowest common ancestor that still has its body.
+
+    None if there is none, or if several are equally low and differ (a
+    criss-cross: no single state is what all of them changed).
+    """
+    shared = set.intersection(*({rev} | ancestors_of(rev, versions) for rev in revs))
+    lowest = shared - set().union(*(ancestors_of(rev, versions) for rev in shared))
+    bases = [versions[rev] for rev in lowest if rev in versions]
+    if len(bases) != 1 or len(lowest) != 1 or bases[0].stub:
+        return None
+    return bases[0]
+
+
+def _ancestry(version: Version, versions: Mapping[str, Version]) -> tuple[set[str], Clock]:
+    """The revs a version descends from, and its clock closed over their dots and clocks."""
+    revs = ancestors_of(version.rev, versions)
+    clock = version.clock
+    for rev in revs:
+        ancestor = versions.get(rev)
+        if ancestor is not None:
+            clock = (clock | ancestor.clock).with_dots(ancestor.dots)
+    return revs, _with_aliases(clock, version, versions)
+
+
+def _with_aliases(clock: Clock, version: Version, versions: Mapping[str, Version]) -> Clock:
+    """The clock with all dots of every version that it sees under one of them.
+
+    An ancestor may be known by dot alone, where the revs between are lost; then
+    this is all that tells a replica which has it under another dot. Versions
+    with one dot have no other name to add.
+    """
+    aliased = [other for other in versions.values() if len(other.dots) > 1 and other.rev != version.rev]
+    before = None
+    while aliased and clock != before:
+        before = clock
+        for other in aliased:
+            if clock.sees(other.dots):
+                clock = (clock | other.clock).with_dots(other.dots)
+    return clock
+
+
+def _settle(entry: Entry, candidates: dict[str, Version], touched: dict[str, Version]) -> None:
+    """Closes the candidates' clocks and keeps as heads those that no other supersedes."""
+    ancestors: set[str] = set()
+    for version in list(candidates.values()):
+        revs, clock = _ancestry(version, entry.versions)
+        ancestors |= revs
+        if clock != version.clock:
+            grown = version._replace(clock=clock)
+            entry.versions[version.rev] = candidates[version.rev] = touched[version.rev] = grown
+    everything = NOTHING
+    for version in candidates.values():
+        everything |= version.clock
+    entry.heads = {
+        rev: version
+        for rev, version in candidates.items()
+        if rev not in ancestors and not _seen_by_another(version, everything, candidates.values())
+    }
+
+
+def _seen_by_another(version: Version, everything: Clock, others: Iterable[Version]) -> bool:
+    """Whether a version other than itself had seen it; `everything` is the join of all their clocks."""
+    # A clock may hold an alias of its own version, which supersedes nothing: ask one by one before believing the join.
+    return everything.sees(version.dots) and any(
+        other.clock.sees(version.dots) for other in others if other is not version
+    )
+
+
+def _refuse_collision(row: Version, versions: Iterable[Version]) -> None:
+    for other in versions:
+        if other.rev != row.rev and not set(other.dots).isdisjoint(row.dots):
+            shared = sorted(set(other.dots) & set(row.dots))[0]
+            raise Corrupt(
+                f"dot ({shared.actor}, {shared.n}) names two versions, {other.rev} and {row.rev}: an actor was cloned "
+                f"(a database file was copied or restored while its original lived on). Nothing of this batch was "
+                f"written. Make replicas with `vstore copy`, and open the copy so that it gets a new actor."
+            )

@@ -1,0 +1,134 @@
+"""A collection across the shards of a store: where each key is, and how values become rows.
+
+The one value that the services (scan, history, changes, retention, check) are
+handed: it knows the shards and the definition on each, and nothing of users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vstore.codecs import Codec
+from vstore.document import Content, Document, Version, context_of, winner_first
+from vstore.errors import HistoryPruned
+from vstore.partition import PartitionMap, check_key, part_of
+from vstore.shard import Definition, Shard
+from vstore.sql.schema import SEQ_BITS
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A collection as the services see it.
+
+    `definitions` has one entry for each of `shards`, in the order of the map.
+    `codec_named` finds the codec that wrote a row, `codec` writes new ones, and
+    `codec_settings` lets another process make the same ones.
+    """
+
+    name: str
+    uid: str
+    partitions: int
+    map: PartitionMap
+    shards: tuple[Shard, ...]
+    definitions: tuple[Definition, ...]
+    codec: Codec
+    codec_named: Callable[[str], Codec]
+    codec_settings: Mapping[str, Any]
+    owners: tuple[int, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        owners = tuple(self.map.shard_of(part, self.partitions) for part in range(self.partitions))
+        object.__setattr__(self, "owners", owners)
+
+    def place(self, key: str) -> tuple[Shard, Definition, int]:
+        """The shard of a key, the collection there, and the key's partition.
+
+        Raises:
+            InvalidKey: it is no key.
+        """
+        check_key(key)
+        part = part_of(key, self.partitions)
+        owner = self.owners[part]
+        return self.shards[owner], self.definitions[owner], part
+
+    def runs(self) -> list[tuple[Shard, Definition, int, int]]:
+        """For each shard the contiguous run of partitions it holds: (shard, definition, first part, one past the last)."""
+        found = []
+        for index, (shard, definition) in enumerate(zip(self.shards, self.definitions, strict=True)):
+            parts = [part for part, owner in enumerate(self.owners) if owner == index]
+            if parts:
+                found.append((shard, definition, parts[0], parts[-1] + 1))
+        return found
+
+    def content(self, value: Any) -> Content:
+        """A value as it is stored.
+
+        Raises:
+            InvalidDocument: it cannot be kept exactly. Its path is named.
+        """
+        name, body = self.codec.encode(value)
+        return Content(self.codec.identity(value), name, body)
+
+    def value(self, version: Version, key: str) -> Any:
+        """The value of a version, decoded afresh; None for a tombstone.
+
+        Raises:
+            HistoryPruned: the body is gone.
+        """
+        if version.deleted:
+            return None
+        if version.body is None:
+            raise HistoryPruned(
+                f"version {version.rev} of {key!r} in {self.name!r} has been pruned: its place in history is known, its "
+                f"body is gone. Nothing was changed. Raise the retention to keep more from now on."
+            )
+        return self.codec_named(version.codec).decode(version.body)
+
+    def document(self, key: str, heads: Sequence[Version]) -> Document:
+        """The winner among heads as readers see it, with its live siblings; identical ones are shown once."""
+        ordered = winner_first(heads)
+        context = context_of(key, ordered)
+        live = []
+        seen = set()
+        for head in ordered:
+            if not head.deleted:
+                value = self.value(head, key)
+                # Siblings with the same content differ in nothing that a reader could choose between.
+                identity = self.codec.identity(value) if len(ordered) > 1 else b""
+                if identity not in seen or len(ordered) == 1:
+                    seen.add(identity)
+                    live.append(self.show(key, head, context, value))
+        if not live:
+            return self.show(key, ordered[0], context, None)
+        return Document(
+            live[0].key,
+            live[0].value,
+            live[0].rev,
+            live[0].parents,
+            False,
+            live[0].stamp,
+            context,
+            tuple(live),
+        )
+
+    @staticmethod
+    def show(key: str, version: Version, context: Any, value: Any) -> Document:
+        """One version as a document without siblings."""
+        return Document(key, value, version.rev, version.parents, version.deleted, version.stamp, context)
+
+
+def seq_of(id_: int) -> int:
+    """The place in its partition's commit order that a version id stands for."""
+    return id_ & ((1 << SEQ_BITS) - 1)
+
+
+def partition_of(id_: int) -> int:
+    """The partition's counter row that a version id belongs to."""
+    return id_ >> SEQ_BITS
+
+
+def place_of(partition: int, seq: int) -> int:
+    """The version id of a place in a partition's commit order."""
+    return partition << SEQ_BITS | seq

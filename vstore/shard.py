@@ -1,0 +1,610 @@
+"""One database of a store: the only place that mints a dot, and the only one that accepts somebody else's.
+
+Every change is one transaction of the same shape: lock the counter rows of the
+partitions it touches, read the heads of its keys, let the rules of
+`vstore.document` decide, write the difference. The lock comes first, so commits
+of a partition have an order, and readers of a feed can trust it:
+
+    lock partition ─► heads ─► successor / receive ─► versions, heads, counter ─► commit
+
+Threads that write at the same time share a transaction: all line up, whoever
+gets the writer's place commits everything that is waiting, and the rest find
+their work done.
+
+Source of the order (lock, then read): docs/consistency.md, "The feed".
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import secrets
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vstore.batch import ABSENT, Arrived, Match, Put, Receive, Written
+from vstore.clock import Knowledge
+from vstore.document import Context, Entry, Version, context_of, receive, successor
+from vstore.errors import PreconditionFailed, StaleMap, StoreError, Unavailable
+from vstore.hlc import HybridClock
+from vstore.identity import Proof
+from vstore.sql import statements as sql
+from vstore.sql.database import Connection, Database
+from vstore.sql.rows import clock_text, dots_text, version_of, version_row
+from vstore.sql.schema import LIVE, RIVAL, SEQ_BITS, TOMBSTONE
+from vstore.sql.statements import chunks
+
+log = logging.getLogger("vstore")
+
+ATTEMPTS = 8
+"""How often a transaction that lost a lock is repeated before the caller hears of it."""
+
+GROUP_ROWS = 5_000
+"""How many waiting writes share one transaction at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A collection as one shard has it. `base + part` is the id of a partition's counter row."""
+
+    id: int
+    name: str
+    partitions: int
+    options: Mapping[str, Any]
+    base: int
+
+
+@dataclass(slots=True)
+class Partition:
+    """A locked counter row, and what the transaction makes of it."""
+
+    id: int
+    part: int
+    actor: str
+    ctr: int
+    seq: int
+    status: str
+    feed: str
+    changed: bool = False
+    known: Knowledge | None = None
+    runs: frozenset[tuple[str, int, int]] = frozenset()
+
+    def place(self) -> int:
+        """The next place in the partition's commit order, as a version id."""
+        self.seq += 1
+        self.changed = True
+        return self.id << SEQ_BITS | self.seq
+
+
+@dataclass(slots=True)
+class Held:
+    """One key inside a transaction: its entry, the head rows as they were, and what is to be written."""
+
+    entry: Entry
+    stored: dict[str, tuple[int, int]]
+    inserted: list[Version] = field(default_factory=list)
+    grown: dict[str, Version] = field(default_factory=dict)
+    refilled: set[str] = field(default_factory=set)
+    whole: bool = False
+
+
+@dataclass(slots=True)
+class Request:
+    """Work of one caller, all or nothing, and its outcome."""
+
+    definition: Definition
+    works: Sequence[Put | Receive]
+    results: list[Any] = field(default_factory=list)
+    error: BaseException | None = None
+    done: bool = False
+
+
+class Shard:
+    """A database, and the rules by which it changes. Any number of threads may use one."""
+
+    def __init__(
+        self,
+        database: Database,
+        shard_id: str,
+        proof: Proof,
+        *,
+        distrusted: bool = False,
+        identity: str = "",
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        new_id: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        """A shard over an opened database.
+
+        Args:
+            distrusted: the database is not what it was when its actors were
+                last used (a restored dump, another server): all get new ones.
+            identity: what names it apart from its tables, to be noted with them.
+        """
+        self.database = database
+        self.id = shard_id
+        self.proof = proof
+        self.clock = HybridClock()
+        self.on_commit: Callable[[], None] = lambda: None
+        self._distrusted = distrusted
+        self._identity = identity
+        self._now_us = now_us
+        self._new_id = new_id
+        self._queue: list[Request] = []
+        self._queue_lock = threading.Lock()
+        self._writer = threading.RLock()
+        self._doubts: dict[tuple[int, str, bytes | None], tuple[int, str]] = {}
+
+    def apply(self, definition: Definition, works: Sequence[Put | Receive]) -> list[Any]:
+        """Does the works in order in one transaction; durable when it returns.
+
+        Returns:
+            `Written` for each Put, `Arrived` for each Receive.
+
+        Raises:
+            PreconditionFailed: `match` of the one Put does not hold. Nothing was written.
+            Corrupt: a received dot names another version here. Nothing was written.
+            StaleMap: a partition is not active here. Nothing was written.
+            Unavailable: the database failed; `outcome_unknown` says whether
+                something may have been written after all.
+        """
+        request = Request(definition, works)
+        if self.database.in_transaction:  # of this thread: it has the writer's place already
+            with self.database.transaction() as connection:
+                self._perform(connection, [request])
+            return _outcome(request)
+        with self._queue_lock:
+            self._queue.append(request)
+        with self._writer:
+            while not request.done:
+                self._commit(self._next_group())
+        return _outcome(request)
+
+    def transaction(self) -> _Transaction:
+        """All that this thread writes to the shard inside the block, in one transaction."""
+        return _Transaction(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: locks that a thread of the parent may have held are made anew."""
+        self._queue = []
+        self._queue_lock = threading.Lock()
+        self._writer = threading.RLock()
+
+    # --- group commit ------------------------------------------------------------------------------------------------
+
+    def _next_group(self) -> list[Request]:
+        with self._queue_lock:
+            rows = 0
+            size = 0
+            for request in self._queue:
+                alone = isinstance(request.works[0], Receive) if request.works else False
+                if size and (alone or rows + len(request.works) > GROUP_ROWS):
+                    break  # a receive that finds a collision must not take others down with it
+                size += 1
+                rows += len(request.works)
+                if alone:
+                    break
+            group, self._queue = self._queue[:size], self._queue[size:]
+            return group
+
+    def _commit(self, group: list[Request]) -> None:
+        """Commits a group; every request in it is done afterwards, with results or an error."""
+        for attempt in range(1, ATTEMPTS + 1):
+            plan: _Plan | None = None
+            try:
+                with self._attempt() as (connection, before_commit):
+                    plan = self._perform(connection, group)
+                    before_commit.append(plan)
+            except Unavailable as error:
+                if error.outcome_unknown and plan is not None:
+                    verdict = self._outcome_of(plan)
+                    if verdict is True:
+                        break
+                    if verdict is None:
+                        self._doubts.update(plan.roots)
+                        self._end(group, error)
+                        return
+                elif attempt == ATTEMPTS or not (self.database.is_busy(error)):
+                    self._end(group, error)
+                    return
+                time.sleep(random.uniform(0, 0.002 * 2**attempt))  # jitter, not a secret
+            except BaseException as error:  # whatever it is, nobody may wait for ever
+                self._end(group, error)
+                if not isinstance(error, Exception):
+                    raise
+                return
+            else:
+                break
+        for request in group:
+            request.done = True
+        self.on_commit()
+
+    def _attempt(self) -> _Attempt:
+        return _Attempt(self)
+
+    def _end(self, group: Iterable[Request], error: BaseException) -> None:
+        for request in group:
+            request.error = request.error or error
+            request.done = True
+
+    def _outcome_of(self, plan: _Plan) -> bool | None:
+        """Whether a commit whose answer was lost took place; None while the database cannot be asked."""
+        if not plan.versions:
+            return False  # only lineage and knowledge: doing it again changes nothing
+        row = plan.versions[0]
+        for attempt in range(ATTEMPTS):
+            try:
+                found = self.database.reading(lambda c: c.rows(sql.REV_AT, (row[0],)))
+            except Unavailable:
+                time.sleep(0.05 * 2**attempt)
+            else:
+                return bool(found) and found[0][0] == row[3]
+        return None
+
+    # --- one transaction ---------------------------------------------------------------------------------------------
+
+    def _perform(self, connection: Connection, group: Sequence[Request]) -> _Plan:
+        """Everything between BEGIN and COMMIT."""
+        if self._distrusted:
+            self._reincarnate_all(connection)
+        plan = _Plan()
+        plan.partitions = self._locked(
+            connection, {request.definition.base + work.part for request in group for work in request.works}
+        )
+        self._hold(connection, group, plan)
+        for request in group:
+            request.results = []
+            request.error = None
+            try:
+                for work in request.works:
+                    partition = plan.partitions[request.definition.base + work.part]
+                    if isinstance(work, Put):
+                        request.results.append(self._put(connection, request.definition, partition, work, plan))
+                    else:
+                        request.results.append(self._receive(connection, request.definition, partition, work, plan))
+            except PreconditionFailed as error:
+                request.error = error
+        self._write(connection, plan)
+        return plan
+
+    def _locked(self, connection: Connection, ids: set[int]) -> dict[int, Partition]:
+        found: dict[int, Partition] = {}
+        for chunk in chunks(sorted(ids)):
+            for row in connection.rows(sql.LOCK_PARTITIONS(len(chunk)), chunk):
+                id_, _collection, part, actor, ctr, seq, _epoch, status, feed = row
+                found[id_] = Partition(id_, part, actor, ctr, seq, status, feed)
+        for id_ in ids:
+            partition = found.get(id_)
+            if partition is None or partition.status != "active":
+                raise StaleMap(
+                    f"partition {id_} in {self.database.name} is {partition.status if partition else 'gone'}, not "
+                    f"active. Nothing was written. Open the store again to read its partition map, and retry."
+                )
+            if not self.proof.confirms(id_, partition.actor, partition.seq):
+                self._reincarnate(connection, partition)
+        return found
+
+    def _hold(self, connection: Connection, group: Sequence[Request], plan: _Plan) -> None:
+        """Reads the heads of every key of the group, and all versions of keys that receive."""
+        wanted: dict[int, dict[str, bool]] = defaultdict(dict)
+        for request in group:
+            keys = wanted[request.definition.id]
+            for work in request.works:
+                if isinstance(work, Put):
+                    keys.setdefault(work.key, False)
+                else:
+                    keys.update(dict.fromkeys(work.rows, True))
+        for collection, keys in wanted.items():
+            held = plan.held[collection]
+            for key in keys:
+                held[key] = Held(Entry(), {})
+            for chunk in chunks(list(keys)):
+                for key, state, *lineage in connection.rows(sql.HEADS(len(chunk)), [collection, *chunk]):
+                    version = version_of(lineage)
+                    held[key].entry.heads[version.rev] = version
+                    held[key].entry.versions[version.rev] = version
+                    held[key].stored[version.rev] = (version.id, state)
+            self._hold_whole(connection, collection, [key for key, whole in keys.items() if whole], held)
+
+    def _hold_whole(self, connection: Connection, collection: int, keys: list[str], held: dict[str, Held]) -> None:
+        for key in keys:
+            held[key].whole = True
+        for chunk in chunks([key for key in keys if held[key].stored]):  # a key without heads has no versions
+            for key, *lineage in connection.rows(sql.VERSIONS(len(chunk)), [collection, *chunk]):
+                version = version_of(lineage)
+                held[key].entry.versions.setdefault(version.rev, version)
+
+    def _put(
+        self, connection: Connection, definition: Definition, partition: Partition, put: Put, plan: _Plan
+    ) -> Written:
+        held = plan.held[definition.id][put.key]
+        entry = held.entry
+        if put.match is not None:
+            _require(put.match, put.key, entry)
+        context = put.context
+        if context is None:
+            context = context_of(put.key, entry.heads.values()) if entry.heads else Context(put.key)
+        elif not held.whole and not all(rev in entry.versions for rev in context.revs):
+            self._hold_whole(connection, definition.id, [put.key], plan.held[definition.id])
+        if self._doubts and not context.revs:
+            known = self._doubted(connection, definition, put, entry)
+            if known is not None:
+                return Written(known, False, list(entry.heads.values()))
+        stamp = put.stamp
+        if stamp is None:
+            stamp = self.clock.tick(self._now_us(), max((head.stamp for head in entry.heads.values()), default=0))
+        version, new = successor(
+            entry,
+            context,
+            put.content,
+            actor=partition.actor,
+            n=partition.ctr + 1,
+            stamp=stamp,
+            knowledge=lambda: self._knowledge(connection, partition),
+        )
+        if new:
+            partition.ctr += 1
+            version = version._replace(id=partition.place())
+            entry.versions[version.rev] = entry.heads[version.rev] = version
+            held.inserted.append(version)
+            if partition.known is not None:
+                partition.known.add(partition.actor, partition.ctr)
+            if not version.parents:
+                plan.roots[definition.id, put.key, put.content.identity] = (version.id, version.rev)
+        return Written(version, new, list(entry.heads.values()))
+
+    def _receive(
+        self, connection: Connection, definition: Definition, partition: Partition, work: Receive, plan: _Plan
+    ) -> Arrived:
+        if any(
+            dot.actor == partition.actor and dot.n > partition.ctr
+            for rows in work.rows.values()
+            for row in rows
+            for dot in row.dots
+        ):
+            # Someone has events of ours that we have not: this database was set back. Become somebody else first.
+            self._reincarnate(connection, partition)
+        known = self._knowledge(connection, partition)
+        inserted = grown = obsolete = 0
+        for key, rows in work.rows.items():
+            held = plan.held[definition.id][key]
+            entry = held.entry
+            full_before = {rev for rev, version in entry.versions.items() if not version.stub}
+            outcome = receive(entry, rows, known)
+            for version in outcome.inserted:
+                placed = entry.versions[version.rev] = version._replace(id=partition.place())
+                if version.rev in entry.heads:
+                    entry.heads[version.rev] = placed
+                held.inserted.append(placed)
+                self.clock.observe(version.stamp, self._now_us())
+            for version in outcome.grown:
+                held.grown[version.rev] = version
+                if not version.stub and version.rev not in full_before:
+                    held.refilled.add(version.rev)
+            inserted += len(outcome.inserted)
+            grown += len(outcome.grown)
+            obsolete += len(outcome.obsolete)
+        if work.knowledge is not None:
+            known.join(work.knowledge)
+        plan.checkpoints.update(work.checkpoints or {})
+        return Arrived(inserted, grown, obsolete)
+
+    def _write(self, connection: Connection, plan: _Plan) -> None:
+        """Writes the difference between what was read and what the rules made of it."""
+        drops, adds, states, events, lineages, refills = [], [], [], [], [], []
+        for collection, keys in plan.held.items():
+            for key, held in keys.items():
+                if not held.inserted and not held.grown:
+                    continue
+                heads = held.entry.heads
+                lives = LIVE if len(heads) == 1 or sum(not head.deleted for head in heads.values()) == 1 else RIVAL
+                for rev, (id_, state) in held.stored.items():
+                    head = heads.get(rev)
+                    if head is None:
+                        drops.append((collection, key, id_))
+                        continue
+                    wanted = TOMBSTONE if head.deleted else lives
+                    if wanted != state:
+                        states.append((wanted, collection, key, id_))
+                    if rev in held.grown:  # followers of the feed have to hear that the same head knows more
+                        events.append((plan.partitions[id_ >> SEQ_BITS].place(), collection, key, "grown"))
+                for rev, head in heads.items():
+                    if rev not in held.stored:
+                        adds.append((collection, key, head.id, TOMBSTONE if head.deleted else lives))
+                plan.versions += [version_row(version.id, collection, key, version) for version in held.inserted]
+                for version in held.grown.values():
+                    texts = " ".join(version.parents), dots_text(version.dots), clock_text(version.clock)
+                    if version.rev in held.refilled:
+                        refills.append((int(version.stub), *texts, version.codec, version.body, version.id))
+                    else:
+                        lineages.append((*texts, version.id))
+        plan.versions.sort()
+        connection.run_many(sql.ADD_VERSION, plan.versions)
+        connection.run_many(sql.GROW_LINEAGE, lineages)
+        connection.run_many(sql.GROW_VERSION, refills)
+        connection.run_many(sql.DROP_HEAD, drops)
+        connection.run_many(sql.ADD_HEAD, adds)
+        connection.run_many(sql.SET_STATE, states)
+        connection.run_many(sql.ADD_EVENT, events)
+        for name, value in plan.checkpoints.items():
+            set_checkpoint(connection, name, value)
+        advances = []
+        for partition in plan.partitions.values():
+            self._write_knowledge(connection, partition)
+            if partition.changed:
+                advances.append((partition.ctr, partition.seq, partition.id))
+        connection.run_many(sql.ADVANCE, advances)
+
+    # --- knowledge and actors ----------------------------------------------------------------------------------------
+
+    def _knowledge(self, connection: Connection, partition: Partition) -> Knowledge:
+        """What the partition knows; changes to it are written at the end of the transaction."""
+        if partition.known is None:
+            partition.known = knowledge_of(connection, partition.id, partition.actor, partition.ctr)
+            partition.runs = frozenset(partition.known)
+        return partition.known
+
+    def _write_knowledge(self, connection: Connection, partition: Partition) -> None:
+        if partition.known is None:
+            return
+        runs = frozenset(partition.known)
+        own = partition.actor
+        gone = [(partition.id, actor, lo) for actor, lo, _ in sorted(partition.runs - runs) if actor != own]
+        connection.run_many(sql.FORGET_RUN, gone)
+        connection.run_many(
+            sql.ADD_RUN, [(partition.id, *run) for run in sorted(runs - partition.runs) if run[0] != own]
+        )
+
+    def _reincarnate(self, connection: Connection, partition: Partition) -> None:
+        """Gives the partition a new actor and feed, and remembers all that the old actor did."""
+        log.info("partition %d of %s gets a new actor after %s", partition.id, self.database.name, partition.actor)
+        if partition.ctr:
+            connection.run(sql.RETIRE_ACTOR, (partition.actor, partition.id, partition.ctr, self._now_us()))
+            connection.run(sql.ADD_RUN, (partition.id, partition.actor, 1, partition.ctr))
+        partition.actor, partition.feed, partition.ctr = self._new_id(), self._new_id(), 0
+        partition.known = None
+        partition.changed = True
+        connection.run(sql.REINCARNATE, (partition.actor, 0, partition.feed, partition.id))
+
+    def _reincarnate_all(self, connection: Connection) -> None:
+        """After the database was restored or moved: every actor of it has to be a new one."""
+        for row in connection.rows(sql.LOCK_ALL_PARTITIONS):
+            id_, _collection, part, actor, ctr, seq, _epoch, status, feed = row
+            self._reincarnate(connection, Partition(id_, part, actor, ctr, seq, status, feed))
+        connection.run(sql.CHANGE_META, (self._identity, "identity"))
+
+    def _doubted(self, connection: Connection, definition: Definition, put: Put, entry: Entry) -> Version | None:
+        """The version of an earlier call for the same put whose answer was lost, if it was written."""
+        place = self._doubts.pop((definition.id, put.key, put.content.identity), None)
+        if place is None:
+            return None
+        found = connection.rows(sql.REV_AT, (place[0],))
+        if not found or found[0][0] != place[1]:
+            return None
+        rows = connection.rows(sql.VERSION, (definition.id, put.key, place[1]))
+        return version_of(rows[0][1:], rows[0][0])
+
+
+class _Plan:
+    """What one transaction is about to write."""
+
+    __slots__ = ("checkpoints", "held", "partitions", "roots", "versions")
+
+    def __init__(self) -> None:
+        self.partitions: dict[int, Partition] = {}
+        self.held: defaultdict[int, dict[str, Held]] = defaultdict(dict)
+        self.versions: list[tuple[Any, ...]] = []
+        self.checkpoints: dict[str, str] = {}
+        self.roots: dict[tuple[int, str, bytes | None], tuple[int, str]] = {}
+
+    def note(self, proof: Proof) -> None:
+        """Tells the proof where the partitions will be."""
+        for partition in self.partitions.values():
+            if partition.changed:
+                proof.note(partition.id, partition.actor, partition.seq)
+
+
+class _Attempt:
+    """A write transaction that notes its proof just before it commits."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._plans: list[_Plan] = []
+        self._transaction = shard.database.transaction(self._note)
+
+    def __enter__(self) -> tuple[Connection, list[_Plan]]:
+        return self._transaction.__enter__(), self._plans
+
+    def __exit__(self, *error: Any) -> bool | None:
+        ended = self._transaction.__exit__(*error)
+        if error[0] is None:
+            self._shard._distrusted = False  # a new identity was written with the new actors
+        return ended
+
+    def _note(self) -> None:
+        for plan in self._plans:
+            plan.note(self._shard.proof)
+
+
+class _Transaction:
+    """The writer's place and an open transaction, for one thread."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._attempt = _Attempt(shard)
+
+    def __enter__(self) -> None:
+        self._shard._writer.acquire()
+        try:
+            self._connection, self._plans = self._attempt.__enter__()
+        except BaseException:
+            self._shard._writer.release()
+            raise
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self._attempt.__exit__(*error)
+        finally:
+            self._shard._writer.release()
+        if error[0] is None:
+            self._shard.on_commit()
+
+
+def knowledge_of(connection: Connection, partition: int, actor: str, ctr: int) -> Knowledge:
+    """What a partition replica has received or knows to be obsolete; its own events are in its counter row."""
+    known = Knowledge()
+    for row in connection.rows(sql.KNOWLEDGE, (partition,)):
+        known.add(*row)
+    if ctr:
+        known.add(actor, 1, ctr)
+    return known
+
+
+def set_checkpoint(connection: Connection, name: str, value: str) -> None:
+    """Replaces a checkpoint inside the caller's transaction."""
+    connection.run(sql.DROP_CHECKPOINT, (name,))
+    connection.run(sql.ADD_CHECKPOINT, (name, value))
+
+
+def _outcome(request: Request) -> list[Any]:
+    if request.error is not None:
+        raise request.error
+    return request.results
+
+
+def _require(match: Match, key: str, entry: Entry) -> None:
+    """Accepts the state of a key for a conditional write, or raises PreconditionFailed."""
+    live = [head.rev for head in entry.heads.values() if not head.deleted]
+    if match is ABSENT:
+        if not live:
+            return
+        wanted = "no live document"
+    elif isinstance(match, Context):
+        unseen = [
+            head.rev for head in entry.heads.values() if head.rev not in match.revs and not match.seen.sees(head.dots)
+        ]
+        if not unseen:
+            return
+        wanted = f"nothing newer than {', '.join(match.revs) or 'nothing'}"
+    else:
+        if live == [match] or (not live and match in entry.heads):
+            return
+        wanted = str(match)
+    raise PreconditionFailed(
+        f"put of {key!r} refused: match= asked for {wanted}, and the document is at "
+        f"{', '.join(sorted(live, reverse=True)) or 'no live version'}. Nothing was written. Read it again and decide, "
+        f"or use modify()."
+    )
+
+
+def definition_of(row: Sequence[Any]) -> Definition:
+    """A collection from its row."""
+    id_, name, partitions, options, base = row
+    return Definition(id_, name, partitions, json.loads(options), base)
+
+
+__all__ = ["Definition", "Partition", "Shard", "StoreError", "definition_of", "knowledge_of", "set_checkpoint"]

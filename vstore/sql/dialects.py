@@ -1,0 +1,145 @@
+"""The few places where SQLite, PostgreSQL and MariaDB differ.
+
+A dialect is a value: texts that begin transactions, what to run on a new
+connection, which driver errors may pass if the call is repeated, and what names
+the server outside of our tables (the evidence that nothing was restored).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from vstore.errors import ConfigurationError
+
+
+class Cursor(Protocol):
+    """What is used of a DBAPI cursor."""
+
+    def execute(self, sql: str, params: Any = ..., /) -> Any: ...
+    def fetchall(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one kind of database is spoken to."""
+
+    name: str
+    driver: str
+    extra: str
+    paramstyle: str
+    begin_write: tuple[str, ...]
+    begin_read: tuple[str, ...]
+    on_connect: Mapping[str, tuple[str, ...]]
+    identity: str
+    connect_args: Mapping[str, Any] = field(default_factory=dict)
+    busy: frozenset[str] = frozenset()
+    full: frozenset[str] = frozenset()
+    damaged: frozenset[str] = frozenset()
+
+    def code(self, error: BaseException) -> str:
+        """The driver's error code, as text: SQLite's name, PostgreSQL's SQLSTATE, MariaDB's number."""
+        for attribute in ("sqlite_errorname", "sqlstate"):
+            code = getattr(error, attribute, None)
+            if code:
+                return str(code)
+        return str(error.args[0]) if error.args else ""
+
+
+SQLITE = Dialect(
+    name="sqlite",
+    driver="",
+    extra="",
+    paramstyle="qmark",
+    begin_write=("BEGIN IMMEDIATE",),  # a plain BEGIN that upgrades later fails with "locked" in spite of the time-out
+    begin_read=("BEGIN",),
+    on_connect={
+        "full": ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA cache_size=-16000"),
+        "relaxed": ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", "PRAGMA cache_size=-16000"),
+    },
+    identity="",  # a file: see vstore.identity.file_identity
+    connect_args={"isolation_level": None, "timeout": 30.0, "check_same_thread": False},
+    busy=frozenset(
+        {"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY", "SQLITE_BUSY_TIMEOUT"}
+    ),
+    full=frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE"}),
+    damaged=frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_VTAB"}),
+)
+
+POSTGRESQL = Dialect(
+    name="postgresql",
+    driver="psycopg",
+    extra="postgres",
+    paramstyle="format",
+    begin_write=("BEGIN ISOLATION LEVEL READ COMMITTED",),
+    begin_read=("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",),
+    on_connect={"full": ("SET synchronous_commit = on",), "relaxed": ("SET synchronous_commit = off",)},
+    # The file behind the counter table is another one after a dump was restored, the timeline after a
+    # point-in-time recovery, the system identifier on another cluster.
+    identity=(
+        "SELECT s.system_identifier::text || ':' || c.timeline_id || ':' || d.oid || ':' "
+        "|| pg_relation_filenode('vs_partition'::regclass) "
+        "FROM pg_control_system() s, pg_control_checkpoint() c, pg_database d WHERE d.datname = current_database()"
+    ),
+    connect_args={"autocommit": True},
+    busy=frozenset({"40001", "40P01", "55P03"}),
+    full=frozenset({"53100"}),
+    damaged=frozenset({"XX001", "XX002"}),
+)
+
+MARIADB = Dialect(
+    name="mariadb",
+    driver="pymysql",
+    extra="mariadb",
+    paramstyle="format",
+    begin_write=("START TRANSACTION",),
+    begin_read=("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "START TRANSACTION WITH CONSISTENT SNAPSHOT"),
+    on_connect=dict.fromkeys(
+        ("full", "relaxed"),  # how InnoDB flushes is the server's setting, not the session's
+        (
+            # READ COMMITTED: a REPEATABLE READ snapshot may be older than the lock on the counter row.
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            "SET SESSION sql_mode = 'STRICT_ALL_TABLES'",
+            "SET NAMES utf8mb4 COLLATE utf8mb4_nopad_bin",
+        ),
+    ),
+    identity=(
+        "SELECT CONCAT(@@hostname, ':', @@datadir, ':', @@server_id, ':', DATABASE(), ':', "
+        "(SELECT UNIX_TIMESTAMP(create_time) FROM information_schema.tables "
+        "WHERE table_schema = DATABASE() AND table_name = 'vs_partition'))"
+    ),
+    connect_args={"autocommit": True, "charset": "utf8mb4"},
+    busy=frozenset({"1205", "1213", "1020"}),
+    full=frozenset({"1021", "1114", "1041"}),
+    damaged=frozenset({"1034", "1035", "126", "127"}),
+)
+
+_KINDS = {"sqlite": SQLITE, "postgresql": POSTGRESQL, "postgres": POSTGRESQL, "mysql": MARIADB, "mariadb": MARIADB}
+
+
+def dialect_of(scheme: str) -> Dialect:
+    """The dialect for the scheme of a URL, with or without a driver (`postgresql`, `mariadb+pymysql`).
+
+    Raises:
+        ConfigurationError: no such kind of database is supported.
+    """
+    kind = _KINDS.get(scheme.partition("+")[0])
+    if kind is None:
+        raise ConfigurationError(
+            f"{scheme!r} is not a kind of database vstore knows. Nothing was opened. "
+            f"Use sqlite:///file.db, postgresql://… or mariadb://…"
+        )
+    return kind
+
+
+def machine_id() -> str:
+    """What names this machine across boots; empty where the system does not say."""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            with open(path, encoding="ascii") as file:
+                return file.read().strip()
+        except OSError:
+            continue
+    return os.uname().nodename if hasattr(os, "uname") else ""

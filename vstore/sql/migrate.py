@@ -1,0 +1,104 @@
+"""Makes the tables of a shard, and brings those of an older format up to this one.
+
+Steps are numbered, go forward only, and can be repeated from anywhere: MariaDB
+commits each DDL statement by itself, so a step may have been half done. The row
+`format` in `vs_meta` is written last; until then the database counts as blank.
+A database of a later format is refused, since what it means is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from vstore.errors import ConfigurationError, SchemaMismatch, Unavailable
+from vstore.sql import statements as sql
+from vstore.sql.database import Connection, Database
+from vstore.sql.schema import FORMAT, tables
+
+Step = Callable[[Database, Connection], None]
+
+STEPS: Mapping[int, Step] = {}
+"""The step that leads from the format before to each number above 1."""
+
+_EXISTS = {
+    "sqlite": "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'vs_meta'",
+    "postgresql": "SELECT 1 WHERE to_regclass('vs_meta') IS NOT NULL",
+    "mariadb": "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'vs_meta'",
+}
+_ALONE = {
+    "sqlite": ("BEGIN IMMEDIATE", "COMMIT"),
+    # A lock for the transaction: two CREATE TABLE IF NOT EXISTS at once fail on PostgreSQL.
+    "postgresql": ("BEGIN; SELECT pg_advisory_xact_lock(7670734)", "COMMIT"),
+    "mariadb": ("SELECT GET_LOCK('vstore.migrate', 60)", "SELECT RELEASE_LOCK('vstore.migrate')"),
+}
+
+
+def meta_of(database: Database) -> dict[str, str]:
+    """What the database says of itself; empty if it is blank.
+
+    Raises:
+        SchemaMismatch: it has a format that this program does not read. Nothing was changed.
+        ConfigurationError: it cannot be opened at all.
+    """
+    try:
+        connection = database.read()
+        if not connection.text(_EXISTS[database.dialect.name]):
+            return {}
+        found = dict(connection.rows(sql.META))
+    except Unavailable as error:
+        raise ConfigurationError(
+            f"{database.name} cannot be opened: {error.__cause__}. Nothing was changed."
+        ) from error
+    if "format" not in found:
+        return {}
+    if int(found["format"]) > FORMAT:
+        raise SchemaMismatch(
+            f"{database.name} has format {found['format']}, this vstore reads up to {FORMAT}. Nothing was changed. "
+            f"Upgrade vstore here, or export with the newer one and import."
+        )
+    return found
+
+
+def prepare(database: Database, first_meta: Callable[[], Mapping[str, str]]) -> dict[str, str]:
+    """Creates or upgrades the tables where needed; what the database then says of itself.
+
+    Args:
+        first_meta: asked for a blank database only: what to write into it.
+    """
+    found = meta_of(database)
+    if found and int(found["format"]) == FORMAT:
+        return found
+    begin, end = _ALONE[database.dialect.name]
+    connection = database.read()
+    for text in begin.split("; "):
+        connection.text(text)
+    try:
+        found = dict(connection.rows(sql.META)) if connection.text(_EXISTS[database.dialect.name]) else {}
+        if "format" not in found:
+            _create(database, connection)
+            connection.run_many(
+                sql.SET_META, [(name, value) for name, value in first_meta().items() if name not in found]
+            )
+            connection.run(sql.SET_META, ("format", str(FORMAT)))
+        for number in range(int(found.get("format", FORMAT)) + 1, FORMAT + 1):
+            STEPS[number](database, connection)
+            connection.run(sql.CHANGE_META, (str(number), "format"))
+    except BaseException:
+        connection.text("ROLLBACK")
+        raise
+    connection.text(end)
+    return dict(connection.rows(sql.META))
+
+
+def _create(database: Database, connection: Connection) -> None:
+    for table in tables.sorted_tables:
+        for clause in (
+            CreateTable(table, if_not_exists=True),
+            *(
+                CreateIndex(index, if_not_exists=True)
+                for index in sorted(table.indexes, key=lambda index: str(index.name))
+            ),
+        ):
+            connection.text(str(clause.compile(dialect=database.engine.dialect)))

@@ -1,0 +1,81 @@
+"""A version as columns, and back. The texts are a grammar in docs/storage-format.md and never change meaning.
+
+parents  = [ rev *( " " rev ) ]                 winner first
+dots     = dot *( " " dot )                     dot   = actor ":" n ":" prev
+clock    = [ entry *( " " entry ) ]             entry = actor ":" n            vector
+                                                      / actor ":" n ":" prev   cloud
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vstore.clock import NOTHING, Clock, Dot
+from vstore.document import Version
+
+LINEAGE = ("id", "rev", "deleted", "stub", "parents", "dots", "clock", "stamp", "codec")
+"""The columns that `version_of` reads, in its order; `body` may follow."""
+
+
+def version_of(row: Sequence[Any], body: bytes | None = None) -> Version:
+    """The version in a row of LINEAGE columns."""
+    id_, rev, deleted, stub, parents, dots, clock, stamp, codec = row
+    return Version(
+        rev,
+        tuple(parents.split()),
+        bool(deleted),
+        tuple([Dot(a, int(n), int(prev)) for a, n, prev in [dot.split(":") for dot in dots.split()]]),
+        clock_of(clock) if clock else NOTHING,
+        stamp,
+        codec,
+        body,
+        bool(stub),
+        id_,
+    )
+
+
+def clock_of(text: str) -> Clock:
+    """The clock that `clock_text` wrote."""
+    vector = {}
+    cloud = {}
+    for entry in text.split():
+        parts = entry.split(":")
+        if len(parts) == 2:
+            vector[parts[0]] = int(parts[1])
+        else:
+            cloud[parts[0], int(parts[1])] = int(parts[2])
+    return Clock(vector, cloud)
+
+
+def clock_text(clock: Clock) -> str:
+    """A clock as text: equal clocks are equal texts."""
+    if not clock:
+        return ""
+    entries = [f"{actor}:{n}" for actor, n in sorted(clock.vector.items())]
+    if clock.cloud:
+        entries += [f"{actor}:{n}:{prev}" for (actor, n), prev in sorted(clock.cloud.items())]
+    return " ".join(entries)
+
+
+def dots_text(dots: Sequence[Dot]) -> str:
+    """Dots as text."""
+    return " ".join([f"{actor}:{n}:{prev}" for actor, n, prev in dots])
+
+
+def version_row(id_: int, collection: int, key: str, version: Version) -> tuple[Any, ...]:
+    """The whole row, in the order of the table's columns."""
+    return (
+        id_,
+        collection,
+        key,
+        version.rev,
+        int(version.deleted),
+        int(version.stub),
+        " ".join(version.parents),
+        dots_text(version.dots),
+        clock_text(version.clock),
+        version.stamp,
+        version.codec,
+        version.body,
+    )

@@ -1,0 +1,483 @@
+"""Every statement that vstore sends, built once and named for what it does.
+
+A statement is SQLAlchemy Core; `vstore.sql.database` compiles it once for each
+database and then speaks to the driver, since building or even looking up a
+`select()` for each document costs 15 times the query. Parameters are given by
+position, in the order that `Statement.params` names.
+
+Lists of keys come in a few fixed sizes (`SIZES`), padded with the last key, so
+that each size is compiled and planned once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+from sqlalchemy import ClauseElement, bindparam, delete, exists, func, insert, literal_column, select, update
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from vstore.sql.rows import LINEAGE
+from vstore.sql.schema import (
+    RIVAL,
+    TOMBSTONE,
+    actor,
+    checkpoint,
+    collection,
+    event,
+    head,
+    knowledge,
+    meta,
+    partition,
+    version,
+)
+
+T = TypeVar("T")
+
+SIZES = (1, 10, 100, 500)
+
+
+class Statement:
+    """A statement and the order of its parameters."""
+
+    __slots__ = ("clause", "name", "params")
+
+    def __init__(self, name: str, clause: ClauseElement, *params: str) -> None:
+        self.name = name
+        self.clause = clause
+        self.params = params
+
+    def __repr__(self) -> str:
+        return f"<Statement {self.name}>"
+
+
+class as_text(FunctionElement[str]):  # noqa: N801  # reads as an SQL function
+    """A key column in a result: the bytes that MariaDB stores, read as text."""
+
+    inherit_cache = True
+    name = "as_text"
+
+
+@compiles(as_text)
+def _plain(element: as_text, compiler: Any, **options: Any) -> str:
+    return compiler.process(list(element.clauses)[0], **options)  # type: ignore[no-any-return]  # noqa: RUF015
+
+
+@compiles(as_text, "mysql")
+@compiles(as_text, "mariadb")
+def _converted(element: as_text, compiler: Any, **options: Any) -> str:
+    return f"CONVERT({_plain(element, compiler, **options)} USING utf8mb4)"
+
+
+def chunks(items: Sequence[T]) -> Iterator[list[T]]:
+    """The items in lists of the fixed sizes, the last one padded with its last item."""
+    start = 0
+    while start < len(items):
+        left = len(items) - start
+        size = next((size for size in SIZES if size >= left), SIZES[-1])
+        chunk = list(items[start : start + size])
+        chunk += [chunk[-1]] * (size - len(chunk))
+        yield chunk
+        start += size
+
+
+def _sized(build: Callable[[int, list[Any]], Statement]) -> Callable[[int], Statement]:
+    """A statement for each size of list: `build` gets the size and its parameters."""
+
+    @cache
+    def statement(size: int) -> Statement:
+        return build(size, [bindparam(f"i{n}") for n in range(size)])
+
+    return statement
+
+
+def _items(size: int) -> list[str]:
+    return [f"i{n}" for n in range(size)]
+
+
+_p = bindparam
+_lineage = [version.c[name] for name in LINEAGE]
+_joined = head.join(version, version.c.id == head.c.id)
+
+# --- the shard itself ------------------------------------------------------------------------------------------------
+
+META = Statement("meta", select(meta.c.name, meta.c.value))
+SET_META = Statement("set meta", insert(meta), "name", "value")
+CHANGE_META = Statement("change meta", update(meta).where(meta.c.name == _p("n")).values(value=_p("v")), "v", "n")
+
+COLLECTIONS = Statement(
+    "collections",
+    select(
+        collection.c.id, as_text(collection.c.name), collection.c.partitions, collection.c.options, collection.c.base
+    ).order_by(collection.c.name),
+)
+ADD_COLLECTION = Statement("add collection", insert(collection), "id", "name", "partitions", "options", "base")
+RENAME_COLLECTION = Statement(
+    "rename collection", update(collection).where(collection.c.id == _p("c")).values(name=_p("n")), "n", "c"
+)
+SET_OPTIONS = Statement(
+    "set options", update(collection).where(collection.c.id == _p("c")).values(options=_p("o")), "o", "c"
+)
+HIGHEST_PARTITION = Statement("highest partition", select(func.max(partition.c.id)))
+HIGHEST_COLLECTION = Statement("highest collection", select(func.max(collection.c.id)))
+
+_partition_columns = [
+    partition.c.id,
+    partition.c.collection,
+    partition.c.part,
+    partition.c.actor,
+    partition.c.ctr,
+    partition.c.seq,
+    partition.c.epoch,
+    partition.c.status,
+    partition.c.feed,
+]
+ADD_PARTITION = Statement("add partition", insert(partition), *partition.c.keys())
+PARTITIONS_OF = Statement(
+    "partitions of a collection",
+    select(*_partition_columns).where(partition.c.collection == _p("c")).order_by(partition.c.part),
+    "c",
+)
+ALL_PARTITIONS = Statement("all partitions", select(*_partition_columns).order_by(partition.c.id))
+LOCK_ALL_PARTITIONS = Statement(
+    "lock all partitions", select(*_partition_columns).order_by(partition.c.id).with_for_update()
+)
+LOCK_PARTITIONS = _sized(
+    lambda size, items: Statement(
+        "lock partitions",
+        # Always in the order of ids: two writers that need the same rows cannot deadlock.
+        select(*_partition_columns).where(partition.c.id.in_(items)).order_by(partition.c.id).with_for_update(),
+        *_items(size),
+    )
+)
+ADVANCE = Statement(
+    "advance a partition",
+    update(partition).where(partition.c.id == _p("p")).values(ctr=_p("n"), seq=_p("s")),
+    "n",
+    "s",
+    "p",
+)
+REINCARNATE = Statement(
+    "give a partition a new actor",
+    update(partition).where(partition.c.id == _p("p")).values(actor=_p("a"), ctr=_p("n"), feed=_p("f")),
+    "a",
+    "n",
+    "f",
+    "p",
+)
+RETIRE_ACTOR = Statement("retire an actor", insert(actor), "actor", "partition", "final", "retired")
+ACTORS = Statement("retired actors", select(actor.c.actor, actor.c.partition, actor.c.final, actor.c.retired))
+
+KNOWLEDGE = Statement(
+    "knowledge",
+    select(knowledge.c.actor, knowledge.c.lo, knowledge.c.hi)
+    .where(knowledge.c.partition == _p("p"))
+    .order_by(knowledge.c.actor, knowledge.c.lo),
+    "p",
+)
+FORGET_RUN = Statement(
+    "forget a run",
+    delete(knowledge).where(knowledge.c.partition == _p("p"), knowledge.c.actor == _p("a"), knowledge.c.lo == _p("l")),
+    "p",
+    "a",
+    "l",
+)
+ADD_RUN = Statement("add a run", insert(knowledge), "partition", "actor", "lo", "hi")
+
+CHECKPOINT = Statement("checkpoint", select(checkpoint.c.value).where(checkpoint.c.name == _p("n")), "n")
+CHECKPOINTS = Statement("checkpoints", select(checkpoint.c.name, checkpoint.c.value))
+DROP_CHECKPOINT = Statement("drop a checkpoint", delete(checkpoint).where(checkpoint.c.name == _p("n")), "n")
+ADD_CHECKPOINT = Statement("add a checkpoint", insert(checkpoint), "name", "value")
+
+# --- one document, or some -------------------------------------------------------------------------------------------
+
+VALUE = Statement(
+    "the value of a document",
+    select(head.c.state, version.c.codec, version.c.body)
+    .select_from(_joined)
+    .where(head.c.collection == _p("c"), head.c.key == _p("k")),
+    "c",
+    "k",
+)
+STATE = Statement(
+    "whether a document lives",
+    select(head.c.state).where(head.c.collection == _p("c"), head.c.key == _p("k")),
+    "c",
+    "k",
+)
+HEADS = _sized(
+    lambda size, items: Statement(
+        "heads of keys",
+        select(as_text(head.c.key), head.c.state, *_lineage)
+        .select_from(_joined)
+        .where(head.c.collection == _p("c"), head.c.key.in_(items)),
+        "c",
+        *_items(size),
+    )
+)
+HEADS_WITH_BODY = _sized(
+    lambda size, items: Statement(
+        "heads of keys, with bodies",
+        select(as_text(head.c.key), version.c.body, *_lineage)
+        .select_from(_joined)
+        .where(head.c.collection == _p("c"), head.c.key.in_(items)),
+        "c",
+        *_items(size),
+    )
+)
+VALUES = _sized(
+    lambda size, items: Statement(
+        "values of keys",
+        select(as_text(head.c.key), head.c.state, version.c.codec, version.c.body)
+        .select_from(_joined)
+        .where(head.c.collection == _p("c"), head.c.key.in_(items)),
+        "c",
+        *_items(size),
+    )
+)
+STATES = _sized(
+    lambda size, items: Statement(
+        "states of keys",
+        select(as_text(head.c.key), head.c.state).where(head.c.collection == _p("c"), head.c.key.in_(items)),
+        "c",
+        *_items(size),
+    )
+)
+VERSIONS = _sized(
+    lambda size, items: Statement(
+        "all versions of keys",
+        select(as_text(version.c.key), *_lineage).where(version.c.collection == _p("c"), version.c.key.in_(items)),
+        "c",
+        *_items(size),
+    )
+)
+VERSION = Statement(
+    "one version",
+    select(version.c.body, *_lineage).where(
+        version.c.collection == _p("c"), version.c.key == _p("k"), version.c.rev == _p("r")
+    ),
+    "c",
+    "k",
+    "r",
+)
+REV_AT = Statement("the rev in a place", select(version.c.rev).where(version.c.id == _p("i")), "i")
+BODIES = _sized(
+    lambda size, items: Statement(
+        "bodies", select(version.c.id, version.c.body).where(version.c.id.in_(items)), *_items(size)
+    )
+)
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+ADD_VERSION = Statement("add a version", insert(version), *version.c.keys())
+GROW_VERSION = Statement(
+    "grow a version",
+    update(version)
+    .where(version.c.id == _p("i"))
+    .values(stub=_p("u"), parents=_p("p"), dots=_p("d"), clock=_p("k"), codec=_p("o"), body=_p("b")),
+    "u",
+    "p",
+    "d",
+    "k",
+    "o",
+    "b",
+    "i",
+)
+GROW_LINEAGE = Statement(
+    "grow a version's lineage",
+    update(version).where(version.c.id == _p("i")).values(parents=_p("p"), dots=_p("d"), clock=_p("k")),
+    "p",
+    "d",
+    "k",
+    "i",
+)
+ADD_HEAD = Statement("add a head", insert(head), "collection", "key", "id", "state")
+DROP_HEAD = Statement(
+    "drop a head",
+    delete(head).where(head.c.collection == _p("c"), head.c.key == _p("k"), head.c.id == _p("i")),
+    "c",
+    "k",
+    "i",
+)
+SET_STATE = Statement(
+    "set a head's state",
+    update(head).where(head.c.collection == _p("c"), head.c.key == _p("k"), head.c.id == _p("i")).values(state=_p("t")),
+    "t",
+    "c",
+    "k",
+    "i",
+)
+ADD_EVENT = Statement("add an event", insert(event), "id", "collection", "key", "kind")
+PRUNE_BODY = Statement(
+    "prune a body", update(version).where(version.c.id == _p("i")).values(stub=1, codec="", body=None), "i"
+)
+
+# --- scanning --------------------------------------------------------------------------------------------------------
+
+POSITIONS = Statement(
+    "positions of partitions",
+    select(partition.c.id, partition.c.seq, partition.c.feed)
+    .where(partition.c.id >= _p("a"), partition.c.id < _p("b"))
+    .order_by(partition.c.id),
+    "a",
+    "b",
+)
+HEADS_BY_ID = Statement(
+    "heads in feed order",
+    select(head.c.state, as_text(head.c.key), version.c.body, *_lineage)
+    .select_from(_joined)
+    .where(head.c.id > _p("a"), head.c.id <= _p("b"))
+    .order_by(head.c.id)
+    .limit(_p("n")),
+    "a",
+    "b",
+    "n",
+)
+LIVE_BY_ID = Statement(
+    "live values in feed order",
+    select(head.c.id, head.c.state, as_text(head.c.key), version.c.codec, version.c.body)
+    .select_from(_joined)
+    .where(head.c.id > _p("a"), head.c.id <= _p("b"))
+    .order_by(head.c.id)
+    .limit(_p("n")),
+    "a",
+    "b",
+    "n",
+)
+KEYS_BY_ID = Statement(
+    "keys in feed order",
+    select(head.c.id, head.c.state, as_text(head.c.key))
+    .where(head.c.id > _p("a"), head.c.id <= _p("b"))
+    .order_by(head.c.id)
+    .limit(_p("n")),
+    "a",
+    "b",
+    "n",
+)
+FIRST_CHANGES = Statement(
+    "keys with versions after a position, and the first of each",
+    select(as_text(version.c.key), func.min(version.c.id))
+    .where(version.c.id > _p("a"), version.c.id <= _p("b"))
+    .group_by(version.c.key),
+    "a",
+    "b",
+)
+EVENTS_BY_ID = Statement(
+    "events in feed order",
+    select(event.c.id, as_text(event.c.key), event.c.kind)
+    .where(event.c.id > _p("a"), event.c.id <= _p("b"))
+    .order_by(event.c.id)
+    .limit(_p("n")),
+    "a",
+    "b",
+    "n",
+)
+VERSIONS_BY_ID = Statement(
+    "versions in commit order",
+    select(as_text(version.c.key), version.c.body, *_lineage)
+    .where(version.c.id > _p("a"), version.c.id <= _p("b"))
+    .order_by(version.c.id)
+    .limit(_p("n")),
+    "a",
+    "b",
+    "n",
+)
+
+
+def _keys(name: str, *, bounded: bool, reverse: bool, inclusive: bool) -> Statement:
+    # A lower bound is always there ("" is below every key); an upper one may not be: no key is above all others.
+    clause = select(as_text(head.c.key)).where(head.c.collection == _p("c"), head.c.state != TOMBSTONE)
+    clause = clause.where(head.c.key >= _p("a") if inclusive else head.c.key > _p("a"))
+    params = ["c", "a"]
+    if bounded:
+        clause = clause.where(head.c.key < _p("b"))
+        params.append("b")
+    clause = clause.group_by(head.c.key).order_by(head.c.key.desc() if reverse else head.c.key).limit(_p("n"))
+    return Statement(name, clause, *params, "n")
+
+
+KEYS_FROM = _keys("keys from", bounded=False, reverse=False, inclusive=True)
+KEYS_AFTER = _keys("keys after", bounded=False, reverse=False, inclusive=False)
+KEYS_BETWEEN = _keys("keys between", bounded=True, reverse=False, inclusive=True)
+KEYS_AFTER_BELOW = _keys("keys after, below", bounded=True, reverse=False, inclusive=False)
+KEYS_BACK = _keys("keys backwards", bounded=False, reverse=True, inclusive=True)
+KEYS_BACK_BELOW = _keys("keys backwards, below", bounded=True, reverse=True, inclusive=True)
+
+COUNT_LIVE = Statement(
+    "live documents without rivals",
+    select(func.count()).select_from(head).where(head.c.collection == _p("c"), head.c.state == 0),
+    "c",
+)
+COUNT_RIVALS = Statement(
+    "documents with rivals",
+    select(func.count(head.c.key.distinct())).where(
+        head.c.collection == _p("c"), head.c.state == literal_column(str(RIVAL))
+    ),
+    "c",
+)
+RIVALS = Statement(
+    "keys with rivals",
+    # The state is written out, so that SQLite and PostgreSQL see that the partial index answers.
+    select(as_text(head.c.key))
+    .where(head.c.collection == _p("c"), head.c.state == literal_column(str(RIVAL)), head.c.key > _p("a"))
+    .group_by(head.c.key)
+    .order_by(head.c.key)
+    .limit(_p("n")),
+    "c",
+    "a",
+    "n",
+)
+
+
+def _version_keys(name: str, bound: Any) -> Statement:
+    clause = select(as_text(version.c.key)).where(version.c.collection == _p("c"), bound)
+    return Statement(name, clause.group_by(version.c.key).order_by(version.c.key).limit(_p("n")), "c", "a", "n")
+
+
+VERSION_KEYS = _version_keys("keys ever written, after", version.c.key > _p("a"))
+VERSION_KEYS_FROM = _version_keys("keys ever written, from", version.c.key >= _p("a"))
+COUNT_VERSIONS = Statement(
+    "versions, stubs, bytes",
+    select(func.count(), func.sum(version.c.stub), func.sum(func.length(version.c.body))).where(
+        version.c.collection == _p("c")
+    ),
+    "c",
+)
+COUNT_HEADS = Statement(
+    "heads by state",
+    select(head.c.state, func.count()).where(head.c.collection == _p("c")).group_by(head.c.state),
+    "c",
+)
+ALL_HEADS = Statement(
+    "all heads of a collection in key order",
+    select(as_text(head.c.key), head.c.id, head.c.state)
+    .where(head.c.collection == _p("c"), head.c.key > _p("a"))
+    .order_by(head.c.key, head.c.id)
+    .limit(_p("n")),
+    "c",
+    "a",
+    "n",
+)
+STRAY_HEADS = Statement(
+    "heads without their version",
+    select(as_text(head.c.key), head.c.id).where(
+        head.c.collection == _p("c"), ~exists().where(version.c.id == head.c.id)
+    ),
+    "c",
+)
+
+# --- dropping a collection -------------------------------------------------------------------------------------------
+
+DROP_HEADS = Statement("drop heads", delete(head).where(head.c.collection == _p("c")), "c")
+DROP_VERSIONS = Statement("drop versions", delete(version).where(version.c.collection == _p("c")), "c")
+DROP_EVENTS = Statement("drop events", delete(event).where(event.c.collection == _p("c")), "c")
+DROP_KNOWLEDGE = Statement(
+    "drop knowledge",
+    delete(knowledge).where(knowledge.c.partition >= _p("a"), knowledge.c.partition < _p("b")),
+    "a",
+    "b",
+)
+DROP_PARTITIONS = Statement("drop partitions", delete(partition).where(partition.c.collection == _p("c")), "c")
+DROP_COLLECTION = Statement("drop a collection", delete(collection).where(collection.c.id == _p("c")), "c")

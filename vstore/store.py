@@ -1,0 +1,565 @@
+"""A store: collections over one or several SQL databases, its shards.
+
+`open` finds out what the databases are before anything is written: blank ones
+become a new store, and those of a store must be all of its shards and no others,
+in whatever order. Where a partition lives is in a numbered map that every shard
+holds a copy of.
+
+A batch is cut by shard, the shards work in parallel, each in one transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vstore.batch import Put, Receive
+from vstore.canonical import MAX_BODY_BYTES
+from vstore.canonical import VERSION as CANONICAL
+from vstore.errors import ConfigurationError, NotFound, PartialWrite, StoreError, Unavailable
+from vstore.handle import Handle
+from vstore.identity import Proof, file_identity, state_directory
+from vstore.partition import MAX_PARTITIONS, PartitionMap, check_key
+from vstore.scan import Decoders
+from vstore.shard import Definition, Shard, definition_of
+from vstore.sql import statements as sql
+from vstore.sql.database import Connection, Database
+from vstore.sql.migrate import meta_of, prepare
+
+if TYPE_CHECKING:
+    from vstore.collection import Collection
+    from vstore.resolvers import Resolver
+
+PARTITIONS = 64
+"""Q of a new collection. Replicas made apart can sync only if they agree, so rarely change it."""
+
+DEFINITION_SECONDS = 1.0
+"""How long the definition of a collection is believed before it is read again."""
+
+
+class Store:
+    """An open store. A mapping from names to collections, and a context manager. Threads and forks may share it."""
+
+    def __init__(
+        self,
+        *urls: str,
+        durability: str = "full",
+        codec: str = "json",
+        resolver: Resolver | None = None,
+        allow_pickle: bool = False,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        create: bool = True,
+        state: str | Path | None = None,
+    ) -> None:
+        """Opens the databases; see `vstore.open`."""
+        if durability not in ("full", "relaxed"):
+            raise ConfigurationError(
+                f"durability={durability!r} is not known. Nothing was opened. Use 'full' or 'relaxed'."
+            )
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self.resolver = resolver
+        self._codec = codec
+        self._decoders = Decoders(allow_pickle, max_body_bytes)
+        self._codec_settings = {"allow_pickle": allow_pickle, "max_body_bytes": max_body_bytes}
+        self._durability = durability
+        self._handles: dict[str, tuple[Handle, float]] = {}
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._local = threading.local()
+        self.news = threading.Condition()
+        self._decoders.named(codec)  # an unknown name is refused now and not at the first put
+        databases = [Database(self._url(url), durability=durability) for url in urls or ("sqlite:///vstore.db",)]
+        try:
+            self.id, self.map, shards = _assembled(databases, create)
+            directory = Path(state) if state is not None else state_directory()
+            self.shards = tuple(self._shard(database, shard_id, directory) for shard_id, database in shards)
+        except BaseException:
+            for database in databases:
+                database.close()
+            raise
+        _open_stores.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Store {' '.join(shard.database.name for shard in self.shards)}>"
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes every connection. Everything acknowledged is durable already."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        for shard in self.shards:
+            if self._durability == "relaxed" and shard.database.path:
+                with contextlib.suppress(StoreError):  # so that a clean end proves what the notes say
+                    shard.database.read().text("PRAGMA wal_checkpoint(TRUNCATE)")
+            shard.database.close()
+            shard.proof.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    # --- collections -------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> Collection:
+        """The collection of that name; it is created by its first write."""
+        return self.collection(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.collections())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.collections()
+
+    def __len__(self) -> int:
+        return len(self.collections())
+
+    def collection(self, name: str, *, resolver: Resolver | None = None, codec: str | None = None) -> Collection:
+        """The collection of that name, with settings of this caller.
+
+        Args:
+            resolver: settles documents with several siblings when they are read
+                and by `resolve`; else the store's.
+            codec: how new versions are encoded; else the store's.
+
+        Nothing is created or read before it is used. The first write creates it.
+        """
+        from vstore.collection import Collection
+
+        check_key(name)
+        return Collection(self, name, resolver=resolver or self.resolver, codec=codec or self._codec)
+
+    def collections(self) -> list[str]:
+        """The names of all collections, sorted."""
+        rows = self.shards[0].database.reading(lambda c: c.rows(sql.COLLECTIONS))
+        return sorted(row[1] for row in rows)
+
+    def create(self, name: str, *, partitions: int = PARTITIONS) -> Collection:
+        """Creates a collection.
+
+        Args:
+            partitions: Q, a power of two, for ever. Replicas sync only with
+                equal Q, so leave it unless you know better.
+
+        Raises:
+            ConfigurationError: it exists, or `partitions` is no power of two up to 65,536.
+        """
+        check_key(name)
+        if partitions not in {1 << bits for bits in range(MAX_PARTITIONS.bit_length())}:
+            raise ConfigurationError(f"partitions={partitions!r} refused: use a power of two, 1 to {MAX_PARTITIONS:,}.")
+        if name in self:
+            raise ConfigurationError(
+                f"collection {name!r} exists already. Nothing was changed. store[{name!r}] opens it."
+            )
+        self._create(name, partitions)
+        return self.collection(name)
+
+    def rename(self, old: str, new: str) -> None:
+        """Gives a collection another name. Its documents, history and feeds stay as they are.
+
+        Raises:
+            NotFound: there is no collection `old`.
+            ConfigurationError: there is one called `new`.
+        """
+        check_key(new)
+        handle = self.handle(old)
+        if handle is None:
+            raise NotFound(f"there is no collection {old!r}. It has: {', '.join(self.collections()) or 'none'}.")
+        if new in self:
+            raise ConfigurationError(f"a collection {new!r} exists already. Nothing was changed.")
+        # The first shard's name counts, and the others are found by uid: a crash in between leaves one name.
+        for shard, definition in zip(self.shards, handle.definitions, strict=True):
+            with shard.transaction():
+                shard.database.read().run(sql.RENAME_COLLECTION, (new, definition.id))
+        with self._lock:
+            self._handles.pop(old, None)
+
+    def drop(self, name: str) -> None:
+        """Deletes a collection with its documents and all their history, here. There is no way back.
+
+        Replicas keep theirs. Raises NotFound if there is none.
+        """
+        handle = self.handle(name)
+        if handle is None:
+            raise NotFound(f"there is no collection {name!r}. It has: {', '.join(self.collections()) or 'none'}.")
+        for shard, definition in zip(self.shards, handle.definitions, strict=True):
+            _drop(shard, definition)
+        with self._lock:
+            self._handles.pop(name, None)
+
+    def handle(self, name: str, *, create: bool = False, codec: str | None = None) -> Handle | None:
+        """What the services need to know of a collection; None if there is none and it shall not be created.
+
+        Definitions are read again after a second, since another process may
+        have dropped or renamed a collection.
+        """
+        found, read_at = self._handles.get(name, (None, 0.0))
+        if found is None or time.monotonic() - read_at > DEFINITION_SECONDS:
+            found = self._load(name)
+            if found is None and create:
+                self._create(name, PARTITIONS)
+                found = self._load(name)
+        if found is None or codec is None or codec == self._codec:
+            return found
+        return replace(found, codec=self._decoders.named(codec))
+
+    def forget(self, name: str) -> None:
+        """Reads the collection's definition again at the next use: another process may have dropped it."""
+        with self._lock:
+            self._handles.pop(name, None)
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def write(self, handle: Handle, works: Sequence[tuple[Shard, Definition, Put | Receive]]) -> list[Any]:
+        """Sends each work to its shard, in one transaction for each shard; durable when it returns.
+
+        Returns:
+            Their outcomes, in the order of `works`.
+
+        Raises:
+            PartialWrite: some shards committed and others did not.
+            StoreError: as `Shard.apply`; nothing was written.
+        """
+        if len(works) == 1:
+            shard, definition, work = works[0]
+            self._only_shard(shard)
+            return shard.apply(definition, [work])
+        groups: dict[int, list[int]] = {}
+        for n, (shard, _definition, _work) in enumerate(works):
+            groups.setdefault(id(shard), []).append(n)
+        outcomes: list[Any] = [None] * len(works)
+        failed: dict[int, StoreError] = {}
+
+        def send(places: list[int]) -> None:
+            shard, definition, _work = works[places[0]]
+            try:
+                results = shard.apply(definition, [works[n][2] for n in places])
+            except StoreError as error:
+                failed.update(dict.fromkeys(places, error))
+            else:
+                for n, result in zip(places, results, strict=True):
+                    outcomes[n] = result
+
+        for places in groups.values():
+            self._only_shard(works[places[0]][0])
+        if len(groups) == 1 or getattr(self._local, "shard", None) is not None:
+            for places in groups.values():
+                send(places)
+        else:
+            list(self._threads().map(send, groups.values()))
+        if failed:
+            self._raise_partial(handle, works, outcomes, failed)
+        return outcomes
+
+    @contextlib.contextmanager
+    def transaction(self, shard: int | None = None) -> Iterator[None]:
+        """All writes of this thread in the block, in one transaction: all or nothing, seen by nobody else before.
+
+        Args:
+            shard: the index of the shard they go to; may be left out if there is one.
+
+        Raises:
+            ConfigurationError: a write goes to another shard, or there are
+                several and none was named. Nothing was written.
+
+        Other writers of the shard wait until the block has ended.
+        """
+        if shard is None:
+            if len(self.shards) > 1:
+                raise ConfigurationError(
+                    f"transaction() of a store with {len(self.shards)} shards refused: a transaction is of one shard. "
+                    f"Nothing was written. Name it: transaction(shard=…), and store.shard_of(collection, key) tells it."
+                )
+            shard = 0
+        with self.shards[shard].transaction():
+            self._local.shard = self.shards[shard]
+            try:
+                yield
+            finally:
+                self._local.shard = None
+
+    def shard_of(self, collection: str, key: str) -> int:
+        """The index of the shard that holds a key."""
+        handle = self.handle(collection, create=True)
+        assert handle is not None
+        return self.shards.index(handle.place(key)[0])
+
+    # --- the whole ---------------------------------------------------------------------------------------------------
+
+    def checkpoint(self, name: str) -> Any:
+        """How far a consumer had got, as it last said with `set_checkpoint`; None if it never did."""
+        rows = self.shards[0].database.reading(lambda c: c.rows(sql.CHECKPOINT, (name,)))
+        return json.loads(rows[0][0]) if rows else None
+
+    def set_checkpoint(self, name: str, value: Any) -> None:
+        """Notes how far a consumer has got. Durable when it returns. In a `transaction` it commits with the data."""
+        from vstore.shard import set_checkpoint
+
+        with self.shards[0].transaction():
+            set_checkpoint(self.shards[0].database.read(), name, json.dumps(value))
+
+    def stats(self) -> dict[str, Any]:
+        """Counts for each collection: documents, tombstones, conflicts, versions, stubs, body bytes. Reads every row's size."""
+        found: dict[str, Any] = {}
+        for name in self.collections():
+            handle = self.handle(name)
+            assert handle is not None
+            total = dict.fromkeys(("documents", "tombstones", "conflicts", "versions", "stubs", "body_bytes"), 0)
+            for shard, definition, _first, _end in handle.runs():
+                with shard.database.snapshot() as c:
+                    states = dict(c.rows(sql.COUNT_HEADS, (definition.id,)))
+                    rivals = c.rows(sql.COUNT_RIVALS, (definition.id,))[0][0]
+                    versions, stubs, size = c.rows(sql.COUNT_VERSIONS, (definition.id,))[0]
+                total["documents"] += states.get(0, 0) + rivals
+                total["tombstones"] += states.get(1, 0)
+                total["conflicts"] += rivals
+                total["versions"] += versions
+                total["stubs"] += int(stubs or 0)
+                total["body_bytes"] += int(size or 0)
+            found[name] = total
+        return found
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _url(self, url: str) -> str:
+        """`sqlite://` is a store for as long as it is open: a file of its own, deleted at the end."""
+        if url in ("sqlite://", "sqlite:///:memory:"):
+            if self._temporary is None:
+                self._temporary = tempfile.TemporaryDirectory(prefix="vstore-")
+            return f"sqlite:///{self._temporary.name}/{secrets.token_hex(4)}.db"
+        return url
+
+    def _shard(self, database: Database, shard_id: str, directory: Path) -> Shard:
+        if database.path is not None:
+            identity, distrusted = file_identity(database.path), False  # a file proves itself by the notes alone
+        else:
+            identity = server_identity(database)
+            distrusted = meta_of(database).get("identity") != identity
+        proof = Proof(
+            directory, shard_id, identity, exact=database.path is not None, durable=self._durability == "full"
+        )
+        shard = Shard(database, shard_id, proof, distrusted=distrusted, identity=identity)
+        shard.on_commit = self._tell
+        return shard
+
+    def _tell(self) -> None:
+        with self.news:
+            self.news.notify_all()
+
+    def _only_shard(self, shard: Shard) -> None:
+        only = getattr(self._local, "shard", None)
+        if only is not None and only is not shard:
+            raise ConfigurationError(
+                f"this write goes to {shard.database.name}, and the open transaction is of {only.database.name}. "
+                f"Nothing of the transaction was written. A transaction is of one shard: see store.shard_of()."
+            )
+
+    def _threads(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(len(self.shards), thread_name_prefix="vstore-shard")
+            return self._pool
+
+    def _raise_partial(
+        self,
+        handle: Handle,
+        works: Sequence[tuple[Shard, Definition, Put | Receive]],
+        outcomes: Sequence[Any],
+        failed: Mapping[int, StoreError],
+    ) -> None:
+        first = next(iter(failed.values()))
+        if len(failed) == len(works):
+            raise first
+        keys = {n: work.key for n, (_, _, work) in enumerate(works) if isinstance(work, Put)}
+        written = {
+            keys[n]: handle.document(keys[n], [outcome.version])
+            for n, outcome in enumerate(outcomes)
+            if outcome is not None and n in keys
+        }
+        raise PartialWrite(
+            f"{len(written)} of {len(works)} writes to {handle.name!r} are durable, {len(failed)} are not: {first} "
+            f"Repeat the call: what is there already stays as it is or gets an equal version.",
+            written,
+            {keys[n]: error for n, error in failed.items() if n in keys},
+        ) from first
+
+    def _load(self, name: str) -> Handle | None:
+        """Reads the definition on every shard, and finishes what a crash left half done."""
+        found = [_definitions(shard) for shard in self.shards]
+        first = next((definition for definition in found[0].values() if definition.name == name), None)
+        if first is None:
+            self.forget(name)
+            return None
+        uid = first.options["uid"]
+        definitions = []
+        for shard, known in zip(self.shards, found, strict=True):
+            definition = known.get(uid)
+            if definition is None:
+                raise ConfigurationError(
+                    f"collection {name!r} is missing in {shard.database.name}, so a part of its documents is not here. "
+                    f"Nothing was changed. Restore that database."
+                )
+            definitions.append(definition)
+        handle = Handle(
+            name,
+            uid,
+            first.partitions,
+            self.map,
+            self.shards,
+            tuple(definitions),
+            self._decoders.named(self._codec),
+            self._decoders.named,
+            self._codec_settings,
+        )
+        with self._lock:
+            self._handles[name] = handle, time.monotonic()
+        return handle
+
+    def _create(self, name: str, partitions: int) -> None:
+        """The first shard comes last: until it has the collection, nobody else sees it."""
+        uid = secrets.token_hex(8)
+        options = json.dumps({"uid": uid})
+        for shard in reversed(self.shards):
+            with shard.transaction():
+                connection = shard.database.read()
+                known = [definition_of(row) for row in connection.rows(sql.COLLECTIONS)]
+                stale = next((definition for definition in known if definition.name == name), None)
+                if stale is not None and shard is self.shards[0]:
+                    return  # somebody else was faster
+                if stale is not None:
+                    _drop(shard, stale)  # half made or half dropped: the first shard has none of that name
+                _define(shard, connection, name, partitions, options)
+
+
+def server_identity(database: Database) -> str:
+    """What a database server says of itself outside of our tables; empty if it does not let us ask."""
+    try:
+        return str(database.read().text(database.dialect.identity)[0][0])
+    except (StoreError, IndexError):
+        return ""
+
+
+def _define(shard: Shard, connection: Connection, name: str, partitions: int, options: str) -> None:
+    id_ = (connection.rows(sql.HIGHEST_COLLECTION)[0][0] or 0) + 1
+    base = (connection.rows(sql.HIGHEST_PARTITION)[0][0] or 0) + 1
+    rows = [
+        (base + part, id_, part, secrets.token_hex(8), 0, 0, 1, "active", secrets.token_hex(8))
+        for part in range(partitions)
+    ]
+    connection.run(sql.ADD_COLLECTION, (id_, name, partitions, options, base))
+    connection.run_many(sql.ADD_PARTITION, rows)
+    for row in rows:
+        shard.proof.note(row[0], row[3], 0)
+
+
+def _drop(shard: Shard, definition: Definition) -> None:
+    with shard.transaction():
+        connection = shard.database.read()
+        for statement in (sql.DROP_HEADS, sql.DROP_EVENTS, sql.DROP_VERSIONS, sql.DROP_PARTITIONS, sql.DROP_COLLECTION):
+            connection.run(statement, (definition.id,))
+        connection.run(sql.DROP_KNOWLEDGE, (definition.base, definition.base + definition.partitions))
+
+
+def _definitions(shard: Shard) -> dict[str, Definition]:
+    rows = shard.database.reading(lambda c: c.rows(sql.COLLECTIONS))
+    return {definition.options["uid"]: definition for definition in map(definition_of, rows)}
+
+
+def _assembled(databases: Sequence[Database], create: bool) -> tuple[str, PartitionMap, list[tuple[str, Database]]]:
+    """The store that the databases make: its id, its map, and the shards in the map's order."""
+    names = ", ".join(database.name for database in databases)
+    metas = [_existing_meta(database, create) for database in databases]
+    if not any(metas):
+        if not create:
+            raise NotFound(
+                f"there is no store at {names}. Nothing was created. Make one with vstore.open(…) or `vstore init`."
+            )
+        store, ids = secrets.token_hex(8), [secrets.token_hex(8) for _ in databases]
+        partition_map = PartitionMap(1, tuple(ids))
+        for database, shard in zip(databases, ids, strict=True):
+            made = prepare(
+                database,
+                lambda shard=shard, database=database: {
+                    "canonical": CANONICAL,
+                    "store": store,
+                    "shard": shard,
+                    "map": partition_map.to_json(),
+                    "identity": "",
+                },
+            )
+            if made["shard"] != shard:
+                raise Unavailable(f"another process was making a store of {names} at the same time. Open it again.")
+        for database in databases:
+            if database.path is None:
+                database.read().run(sql.CHANGE_META, (server_identity(database), "identity"))
+        return store, partition_map, list(zip(ids, databases, strict=True))
+    for database, meta in zip(databases, metas, strict=True):
+        if meta:
+            prepare(database, dict)
+    return _known_store(databases, metas)
+
+
+def _existing_meta(database: Database, create: bool) -> dict[str, str]:
+    if database.path is not None and not Path(database.path).exists():
+        if create and not Path(database.path).resolve().parent.is_dir():
+            raise ConfigurationError(f"{database.name}: there is no folder for it. Nothing was created. Make it first.")
+        return {}
+    return meta_of(database)
+
+
+def _known_store(
+    databases: Sequence[Database], metas: Sequence[Mapping[str, str]]
+) -> tuple[str, PartitionMap, list[tuple[str, Database]]]:
+    names = {meta["shard"]: database for database, meta in zip(databases, metas, strict=True) if meta}
+    stores = {meta["store"] for meta in metas if meta}
+    if len(stores) > 1:
+        raise ConfigurationError(
+            f"these databases belong to {len(stores)} different stores: "
+            + ", ".join(f"{d.name} to {m['store']}" for d, m in zip(databases, metas, strict=True) if m)
+            + ". Nothing was opened. Open each store by its own URLs; sync() brings stores together."
+        )
+    if len(names) < sum(map(bool, metas)):
+        raise ConfigurationError(
+            "the same shard was given twice: one database is a copy of another, or its URL is repeated. Nothing was "
+            "opened. Make replicas with `vstore copy`."
+        )
+    newest = max((PartitionMap.from_json(meta["map"]) for meta in metas if meta), key=lambda found: found.number)
+    missing = [shard for shard in newest.shards if shard not in names]
+    blank = [database.name for database, meta in zip(databases, metas, strict=True) if not meta]
+    if missing or blank or len(names) != len(newest.shards):
+        raise ConfigurationError(
+            f"this store has {len(newest.shards)} shards, and {len(databases)} databases were given: "
+            f"{len(missing)} of its shards missing{f', {chr(44).join(blank)} blank' if blank else ''}. Nothing was "
+            f"opened or changed. Give the URL of every shard, in any order."
+        )
+    return stores.pop(), newest, [(shard, names[shard]) for shard in newest.shards]
+
+
+_open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_open_stores):
+        store._pool = None
+        store._lock = threading.Lock()
+        store._local = threading.local()
+        store.news = threading.Condition()
+        for shard in store.shards:
+            shard.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
