@@ -195,7 +195,7 @@ def successor(
     if known is not None:
         return known, False
     if parents and heads.keys() != set(parents) and any(rev in ancestors_of(head, entry.versions) for head in heads):
-        # The same edit was made elsewhere and replaced since, and of it only the name came here: a head descends from it.
+        # The same edit was made elsewhere and replaced since. Only its name came here: a head descends from it.
         return Version(rev, parents, content.identity is None, (), context.seen, stamp, stub=True), False
     clock = context.seen
     if clock.cloud:

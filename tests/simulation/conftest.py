@@ -7,6 +7,7 @@ run of all tests takes the defaults, or VSTORE_SCHEDULES and VSTORE_FIRST_SEED.
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 
 import pytest
 
@@ -25,7 +26,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         count = _setting(metafunc.config, "--schedules", "VSTORE_SCHEDULES", SCHEDULES)
         first = _setting(metafunc.config, "--first-seed", "VSTORE_FIRST_SEED", 0)
         bounds = [first + count * chunk // CHUNKS for chunk in range(CHUNKS + 1)]
-        chunks = [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if a < b]
+        chunks = [range(a, b) for a, b in pairwise(bounds) if a < b]
         metafunc.parametrize("seeds", chunks, ids=[f"{seeds[0]}-{seeds[-1]}" for seeds in chunks])
 
 

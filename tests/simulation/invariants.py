@@ -96,9 +96,7 @@ class Checker:
         if again != head.clock or again.to_json() != head.clock.to_json():
             raise Broken(10, f"the clock of {head.rev} at {name}/{key} is not in canonical form: {head.clock}")
 
-    def _known(
-        self, name: str, knowledge: Knowledge, key: str, covered: set[str], heads: Iterable[Version]
-    ) -> None:
+    def _known(self, name: str, knowledge: Knowledge, key: str, covered: set[str], heads: Iterable[Version]) -> None:
         for (actor, n), rev in self.oracle[key].names.items():
             if rev not in covered:
                 dot = Dot(actor, n)
@@ -133,7 +131,7 @@ def converged(replicas: Mapping[str, Replica], oracle: Oracle) -> None:
 
 
 def shown(replica: Replica, key: str) -> list[tuple[str, tuple[Dot, ...], Clock, bytes | None]]:
-    """The heads of one key, comparable between replicas; not their stamps, which differ where an edit was born twice."""
+    """The heads of one key, to compare replicas. Not their stamps, which differ where an edit was born twice."""
     return [(head.rev, head.dots, head.clock, head.body) for head in winner_first(replica.entries[key].heads.values())]
 
 
