@@ -205,7 +205,7 @@ class Knowledge:
         runs = self.runs.get(dot.actor)
         if not runs:
             return False
-        at = bisect_right(runs, (dot.n, _FAR)) - 1
+        at = bisect_right(runs, (dot.n, FAR)) - 1
         return at >= 0 and runs[at][1] >= dot.n
 
     def base(self, actor: str) -> int:
@@ -229,7 +229,7 @@ class Knowledge:
         """Whether the other knows every event that this one knows. O(runs)."""
         for actor, lo, hi in self:
             runs = other.runs.get(actor, [])
-            at = bisect_right(runs, (lo, _FAR)) - 1
+            at = bisect_right(runs, (lo, FAR)) - 1
             if at < 0 or runs[at][1] < hi:
                 return False
         return True
@@ -255,4 +255,4 @@ class Knowledge:
         return twin
 
 
-_FAR = 1 << 62
+FAR = 1 << 62

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from vstore.canonical import generation, revision, winner_key
-from vstore.clock import NOTHING, Clock, Dot, Knowledge
+from vstore.clock import FAR, NOTHING, Clock, Dot, Knowledge
 from vstore.errors import Corrupt, InvalidToken
 
 
@@ -86,10 +86,18 @@ class Context:
         """
         try:
             form, key, revs, seen = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-            if form != 1:
-                raise ValueError(f"form {form}")
-            return cls(str(key), Clock.from_json(seen), tuple(map(str, revs)))
-        except (ValueError, TypeError, AttributeError) as error:
+            context = cls(key, Clock.from_json(seen), tuple(revs))
+            for rev in revs:
+                generation(rev)
+            # The rest is checked by writing it again: there is one text for a context, so what `str` would not have
+            # written is not ours. Types need a look of their own, as 1 == 1.0 == True and numbers have bounds.
+            numbers = [*seen[0].values(), *(number for _, *pair in seen[1] for number in pair)]
+            if not isinstance(key, str) or not all(type(number) is int and 0 <= number < FAR for number in numbers):
+                raise ValueError("not the parts of a context")
+            if form != 1 or str(context) != token:
+                raise ValueError("not the text of a context")
+            return context
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             raise InvalidToken(
                 f"{token[:60]!r} is not a context. Nothing was done. Pass the context of the document as it was read."
             ) from error

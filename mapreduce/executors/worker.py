@@ -6,8 +6,8 @@
       │ ◄── task ────────────────── │
       │ ─── (done, result) ──────►  │   or (failed, Failure), and so on
 
-Nothing here waits for anything but the owner, and when the owner is gone, the
-pipe ends and so does the worker.
+Nothing here waits for anything but the owner, and the worker ends with it: when
+the pipe ends, or at once if the owner is killed while a task is worked on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import threading
 from typing import Any
+
+from multiprocess.connection import wait
+from multiprocess.process import parent_process
 
 from mapreduce.executors.failure import Failure
 from mapreduce.executors.shipping import packed, unpacked, unpacked_function
@@ -27,6 +31,7 @@ def serve(connection: Any) -> None:
     """Work for the owner at the other end of the connection."""
     # A terminal sends Ctrl-C to every process of its group. The owner handles it, and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_owner, daemon=True).start()
     try:
         connection.send_bytes(READY)
         environment, function = pickle.loads(connection.recv_bytes())
@@ -45,3 +50,9 @@ def serve(connection: Any) -> None:
             connection.send_bytes(answer)
     except (EOFError, ConnectionError):
         return  # the owner is gone or wants no more
+
+
+def _end_with_owner() -> None:
+    # The pipe is looked at only between two tasks, and a task may take hours for which nobody is waiting any more.
+    wait([parent_process().sentinel])
+    os._exit(1)

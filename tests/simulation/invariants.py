@@ -9,10 +9,11 @@ replica and key that changed, `Checker.entry`:
         has truly replaced it
      4  no false conflict: no head is an ancestor of another
      5  no phantom dominance: a put removes just what its writer had read
-     8  repeats change nothing        9  nor do order and grouping
+     8  repeats change nothing
+     9  nor do order and grouping: heads and knowledge come out the same
     10  clocks hold every ancestor, and nothing else that matters; one form
     11  a dot names one version, numbers rise without gap
-    12  whatever is known is a head, or a head has replaced it
+    12  whatever is known is a head, or something here has replaced it
     15  all agree on the winner
 
 and after healing `converged`: 1 convergence, 2 to 7 without "unless" and 14
@@ -32,7 +33,7 @@ between are not here. The first sync that brings either name mends it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from vstore.clock import Clock, Dot, Knowledge
 from vstore.document import Entry, Version, winner_first
@@ -71,7 +72,7 @@ class Checker:
             shown = winner_first(entry.heads.values())[0].rev
             if shown != lineage.winner(heads):
                 raise Broken(15, f"{name}/{key} shows {shown} of {sorted(heads)}")
-        self._known(name, replica.knowledge, key, heads | below, entry.heads.values())
+        self._known(name, replica.knowledge, key, entry, heads | below)
 
     def knowledge(self, name: str, replica: Replica) -> None:
         """All keys at one replica, after knowledge was joined."""
@@ -96,12 +97,15 @@ class Checker:
         if again != head.clock or again.to_json() != head.clock.to_json():
             raise Broken(10, f"the clock of {head.rev} at {name}/{key} is not in canonical form: {head.clock}")
 
-    def _known(self, name: str, knowledge: Knowledge, key: str, covered: set[str], heads: Iterable[Version]) -> None:
-        for (actor, n), rev in self.oracle[key].names.items():
-            if rev not in covered:
-                dot = Dot(actor, n)
-                if dot in knowledge and not any(dot in head.clock for head in heads):
-                    raise Broken(12, f"{name} claims to know {rev} of {key}, but has neither it nor what replaced it")
+    def _known(self, name: str, knowledge: Knowledge, key: str, entry: Entry, covered: set[str]) -> None:
+        lineage, rows = self.oracle[key], entry.versions.values()
+        for (actor, n), rev in lineage.names.items():
+            dot = Dot(actor, n)
+            if rev in covered or dot not in knowledge:
+                continue
+            # Not below a head: what replaced it may have been dropped in turn, by a head whose small clock claims that.
+            if not any(dot in version.clock or rev in lineage.ancestors[version.rev] for version in rows):
+                raise Broken(12, f"{name} claims to know {rev} of {key}, but has neither it nor what replaced it")
 
 
 def converged(replicas: Mapping[str, Replica], oracle: Oracle) -> None:

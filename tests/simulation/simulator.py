@@ -275,8 +275,10 @@ class Simulation:
         rows = self.random.choices(self.log, k=self.random.randint(1, 8))
         one, other = (self._received(name, rows) for _ in range(2))
         for key in self.oracle:
-            if shown(one, key) != shown(other, key):
-                raise Broken(9, f"{key} at {name} depends on the order of rows: {shown(one, key)}, {shown(other, key)}")
+            # Clocks may differ: what a row that is refused as obsolete tells of its past is kept only if its stub is here.
+            heads, again = ([head[:2] for head in shown(twin, key)] for twin in (one, other))
+            if heads != again:
+                raise Broken(9, f"{key} at {name} depends on the order of rows: {heads} or {again}")
         if one.knowledge != other.knowledge:
             raise Broken(9, f"knowledge at {name} depends on the order of rows: {one.knowledge}, {other.knowledge}")
         return f"{len(rows)} rows"

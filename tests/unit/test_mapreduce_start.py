@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -132,33 +134,39 @@ def test_a_worker_has_no_workers_of_its_own() -> None:
     assert "Use workers=1" in explicit[0]
 
 
-@pytest.mark.parametrize("to_all", [False, True])
-def test_an_interrupt_ends_the_program_and_its_workers(tmp_path: Path, to_all: bool) -> None:
-    """SIGINT to the program alone, and to its whole process group as a terminal sends it."""
+@pytest.mark.parametrize(
+    ("send", "number"), [(os.kill, signal.SIGINT), (os.killpg, signal.SIGINT), (os.kill, signal.SIGKILL)]
+)
+def test_workers_end_with_their_program(tmp_path: Path, send: Callable[[int, int], None], number: int) -> None:
+    """Ctrl-C to the program alone, or to its whole process group as a terminal sends it; and a kill."""
     program = f"""
 from mapreduce import Sum, run
 def endless(key, value):
     import os, time
-    open(os.path.join({str(tmp_path)!r}, str(os.getpid())), "w").close()
-    print(key, flush=True)
+    os.write(1, b"%d\\n" % os.getpid())
     while True: time.sleep(1)
     yield
 run(over=[(1, 1), (2, 2)], map=endless, reduce=Sum(), workers=2)
 """
-    with subprocess.Popen(
+    owner = subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    ) as owner:
-        assert owner.stdout is not None
-        assert {owner.stdout.readline(), owner.stdout.readline()} == {"1\n", "2\n"}  # both workers are busy
-        (os.killpg if to_all else os.kill)(owner.pid, signal.SIGINT)
-        _, complaint = owner.communicate(timeout=20)
+        cwd=tmp_path,
+    )
+    with owner:
+        try:
+            assert owner.stdout is not None
+            workers = {int(owner.stdout.readline()), int(owner.stdout.readline())}  # both are busy now
+            send(owner.pid, number)
+            _, complaint = owner.communicate(timeout=20)  # its pipes end when the last worker has ended
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(owner.pid, signal.SIGKILL)
 
-    assert owner.returncode == -signal.SIGINT
-    assert complaint.count("KeyboardInterrupt") == 1
-    workers = [int(path.name) for path in tmp_path.iterdir()]
+    assert owner.returncode == -number
+    assert complaint.count("KeyboardInterrupt") == (number == signal.SIGINT)
     assert len(workers) == 2
     assert [worker for worker in workers if is_running(worker)] == []

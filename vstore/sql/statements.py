@@ -140,8 +140,10 @@ PARTITIONS_OF = Statement(
     select(*_partition_columns).where(partition.c.collection == _p("c")).order_by(partition.c.part),
     "c",
 )
+PARTITION = Statement("a partition", select(*_partition_columns).where(partition.c.id == _p("p")), "p")
 ALL_PARTITIONS = Statement("all partitions", select(*_partition_columns).order_by(partition.c.id))
-LOCK_ALL_PARTITIONS = Statement(
+LOCK_PARTITION = Statement("a partition", select(*_partition_columns).where(partition.c.id == _p("p")), "p")
+ALL_PARTITIONS = Statement(
     "lock all partitions", select(*_partition_columns).order_by(partition.c.id).with_for_update()
 )
 LOCK_PARTITIONS = _sized(

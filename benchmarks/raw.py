@@ -1,0 +1,95 @@
+"""What vstore is measured against: the least code that keeps JSON under a key, on the bare driver.
+
+One table (key, body), one connection, and the same settings for durability as
+vstore's own connections. No versions, no causality, no shards: the difference
+is the price of those.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy.engine import URL
+
+from vstore.sql.dialects import Dialect, dialect_of
+
+_TABLE = {
+    "sqlite": "CREATE TABLE raw (key TEXT PRIMARY KEY, body BLOB NOT NULL)",
+    "postgresql": 'CREATE TABLE raw (key TEXT COLLATE "C" PRIMARY KEY, body BYTEA NOT NULL)',
+    "mariadb": "CREATE TABLE raw (`key` VARCHAR(255) COLLATE utf8mb4_nopad_bin PRIMARY KEY, body LONGBLOB NOT NULL)",
+}
+_UPSERT = {
+    "sqlite": "INSERT INTO raw VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body",
+    "postgresql": "INSERT INTO raw VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET body = excluded.body",
+    "mariadb": "INSERT INTO raw VALUES (%s, %s) ON DUPLICATE KEY UPDATE body = VALUES(body)",
+}
+
+
+class Raw:
+    """A table of JSON under keys."""
+
+    def __init__(self, url: URL) -> None:
+        """Connects as vstore does and makes the table."""
+        dialect = dialect_of(url.drivername)
+        mark = "?" if dialect.name == "sqlite" else "%s"
+        name = "`key`" if dialect.name == "mariadb" else "key"
+        self._connection = _connect(url, dialect)
+        self._cursor = self._connection.cursor()
+        for text in dialect.on_connect["full"]:
+            self._cursor.execute(text)
+        self._begin = dialect.begin_write[0]
+        self._insert = f"INSERT INTO raw VALUES ({mark}, {mark})"
+        self._upsert = _UPSERT[dialect.name]
+        self._select = f"SELECT body FROM raw WHERE {name} = {mark}"
+        self._cursor.execute(_TABLE[dialect.name])
+
+    def put_many(self, documents: Iterable[tuple[str, Any]]) -> None:
+        """One durable transaction with all of them."""
+        rows = [(key, orjson.dumps(value)) for key, value in documents]
+        self._cursor.execute(self._begin)
+        self._cursor.executemany(self._insert, rows)
+        self._cursor.execute("COMMIT")
+
+    def put(self, key: str, value: Any, *, again: bool = False) -> None:
+        """One durable transaction with one new document, or with one that may be there."""
+        self._cursor.execute(self._begin)
+        self._cursor.execute(self._upsert if again else self._insert, (key, orjson.dumps(value)))
+        self._cursor.execute("COMMIT")
+
+    def get(self, key: str) -> Any:
+        """The document under a key."""
+        self._cursor.execute(self._select, (key,))
+        return orjson.loads(self._cursor.fetchone()[0])
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Every document."""
+        self._cursor.execute("SELECT * FROM raw")
+        for key, body in self._cursor:
+            yield key, orjson.loads(body)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
+
+
+def _connect(url: URL, dialect: Dialect) -> Any:
+    settings = dict(dialect.connect_args)
+    if dialect.name == "sqlite":
+        return sqlite3.connect(str(url.database), **settings)
+    where = {"host": url.host, "port": url.port, "user": url.username, "password": url.password}
+    settings |= {name: value for name, value in where.items() if value is not None}
+    if dialect.name == "postgresql":
+        import psycopg
+
+        return psycopg.connect(dbname=url.database, **settings)
+    import pymysql
+
+    return pymysql.connect(database=url.database, **settings)
+
+
+def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """The items in lists of a size, the last one shorter."""
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,259 @@
+"""One collection of a target brought up to a source: the rows that it lacks, and what they prove.
+
+For each partition the target keeps a checkpoint: the source's feed id and the
+position up to which it has taken everything. From there on it reads the source's
+present heads in commit order, leaves out what it has, and receives the rest with
+stubs of the ancestors that it does not know. Rows, knowledge and checkpoint are
+one transaction of the target, so a checkpoint is never ahead of the data.
+
+The source's knowledge is read before its heads and joined after the last of them:
+only who was given everything may claim to know everything.
+
+Source: docs/consistency.md, "Sync"; the rules are those of `vstore.document`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from vstore.batch import Receive
+from vstore.clock import Knowledge
+from vstore.document import Version, knows
+from vstore.handle import Handle, place_of, seq_of
+from vstore.shard import Definition, Shard, knowledge_of
+from vstore.sql import statements as sql
+from vstore.sql.database import Connection
+from vstore.sql.rows import version_of
+from vstore.sql.statements import chunks
+
+BATCH_ROWS = 1_000
+"""How many heads are compared at a time, and about how many rows one transaction of the target takes."""
+
+
+@dataclass(slots=True)
+class Pulled:
+    """What a pull moved.
+
+    `rows` counts versions and stubs that the target took, `new` those it had
+    not, `obsolete` those that it knew to be superseded, and `compared` the
+    heads that were looked at.
+    """
+
+    compared: int = 0
+    rows: int = 0
+    new: int = 0
+    obsolete: int = 0
+
+    def __add__(self, other: Pulled) -> Pulled:
+        return Pulled(
+            self.compared + other.compared,
+            self.rows + other.rows,
+            self.new + other.new,
+            self.obsolete + other.obsolete,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One partition of a collection in one store."""
+
+    shard: Shard
+    definition: Definition
+    part: int
+
+    @property
+    def partition(self) -> int:
+        """The id of its counter row."""
+        return self.definition.base + self.part
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Receives that will share the next transaction of one target shard."""
+
+    definition: Definition
+    works: list[Receive] = field(default_factory=list)
+    rows: int = 0
+
+
+def pull(source: Handle, target: Handle) -> Pulled:
+    """Takes into `target` what `source` has and it has not.
+
+    Repeating it moves nothing, and costs one small query for each shard. It can
+    be interrupted anywhere, and goes on from the last batch that was written.
+
+    Raises:
+        Corrupt: an actor of one store was cloned in the other. The batch that
+            showed it was not written.
+        Unavailable: a database failed. What was written before stays.
+    """
+    total = Pulled()
+    waiting: dict[int, _Waiting] = {}
+    reached = _positions(source)
+    taken = _checkpoints(source, target)
+    for part, (feed, seq) in enumerate(reached):
+        if taken[part] == (feed, seq):
+            continue
+        there, here = _place(source, part), _place(target, part)
+        since = taken[part][1] if taken[part][0] == feed and taken[part][1] <= seq else 0
+        queue = waiting.setdefault(id(here.shard), _Waiting(here.definition))
+        for work, compared in _missing(there, here, since, _name(source, target, part)):
+            total.compared += compared
+            queue.works.append(work)
+            queue.rows += sum(map(len, work.rows.values()))
+            if queue.rows >= BATCH_ROWS:
+                total += _flush(here.shard, queue)
+    for shard in target.shards:
+        if id(shard) in waiting:
+            total += _flush(shard, waiting[id(shard)])
+    return total
+
+
+def _missing(there: Place, here: Place, since: int, name: str) -> Iterator[tuple[Receive, int]]:
+    """What one partition lacks, in works for the target; the last one ends the enumeration."""
+    with there.shard.database.snapshot() as connection:
+        [row] = connection.rows(sql.PARTITION, (there.partition,))
+        _id, _collection, _part, actor, ctr, seq, _epoch, _status, feed = row
+        claimed = knowledge_of(connection, there.partition, actor, ctr)
+    after, top = place_of(there.partition, since), place_of(there.partition, seq)
+    while True:
+        with there.shard.database.snapshot() as connection:
+            rows = connection.rows(sql.HEADS_BY_ID, (after, top, BATCH_ROWS))
+            last = rows[-1][3] if len(rows) == BATCH_ROWS else top
+            events = connection.rows(sql.EVENTS_BY_ID, (after, last, BATCH_ROWS))
+            if len(events) == BATCH_ROWS:
+                last = min(last, events[-1][0])
+            heads: dict[str, dict[str, Version]] = {}
+            for _state, key, body, *lineage in rows:
+                version = version_of(lineage, body)
+                if version.id <= last:
+                    heads.setdefault(key, {})[version.rev] = version
+            _add_grown(connection, there, [key for id_, key, _kind in events if id_ <= last], heads)
+            wanted = _wanted(connection, there, here, heads)
+        done = last == top
+        yield (
+            Receive(
+                here.part,
+                wanted,
+                claimed if done else None,
+                {name: json.dumps({"feed": feed, "seq": seq_of(last)})},
+            ),
+            sum(map(len, heads.values())),
+        )
+        if done:
+            return
+        after = last
+
+
+def _add_grown(connection: Connection, there: Place, keys: Sequence[str], heads: dict[str, dict[str, Version]]) -> None:
+    """Heads that learnt more of their past since: the same version, with more dots or a larger clock."""
+    for chunk in chunks(list(dict.fromkeys(keys))):
+        for key, body, *lineage in connection.rows(sql.HEADS_WITH_BODY(len(chunk)), [there.definition.id, *chunk]):
+            version = version_of(lineage, body)
+            heads.setdefault(key, {})[version.rev] = version
+
+
+def _wanted(
+    source: Connection, there: Place, here: Place, heads: Mapping[str, Mapping[str, Version]]
+) -> dict[str, list[Version]]:
+    """The rows that the target has to be given: heads it lacks, and stubs of their ancestors."""
+    with here.shard.database.snapshot() as target:
+        [row] = target.rows(sql.PARTITION, (here.partition,))
+        known = knowledge_of(target, here.partition, row[3], row[4])
+        held = _held(target, here, [key for key, found in heads.items() if _met(known, found.values())])
+    wanted = {
+        key: rows
+        for key, found in heads.items()
+        for rows in [[head for head in found.values() if not _has(held.get(key, {}), head, known)]]
+        if rows
+    }
+    with_past = [key for key, rows in wanted.items() if any(row.parents for row in rows)]
+    for chunk in chunks(with_past):
+        versions: dict[str, dict[str, Version]] = {}
+        for key, *lineage in source.rows(sql.VERSIONS(len(chunk)), [there.definition.id, *chunk]):
+            version = version_of(lineage)
+            versions.setdefault(key, {})[version.rev] = version
+        for key, found_versions in versions.items():
+            wanted[key] = stubs(wanted[key], found_versions, known) + wanted[key]
+    return wanted
+
+
+def stubs(heads: Sequence[Version], versions: Mapping[str, Version], known: Knowledge) -> list[Version]:
+    """The ancestors of heads as stubs, as far down as the target has a dot of them to learn. Oldest first."""
+    found: dict[str, Version] = {}
+    frontier = [parent for head in heads for parent in head.parents]
+    while frontier:
+        version = versions.get(frontier.pop())
+        if version is None or version.rev in found or all(dot in known for dot in version.dots):
+            continue
+        found[version.rev] = version.as_stub
+        frontier.extend(version.parents)
+    given = {head.rev for head in heads}
+    return [version for rev, version in reversed(found.items()) if rev not in given]
+
+
+def _met(known: Knowledge, heads: Iterable[Version]) -> bool:
+    """Whether the target may hold something of a key: it knows a dot of a head, or a head has a past."""
+    return any(head.parents or knows(known, head) for head in heads)
+
+
+def _held(target: Connection, here: Place, keys: Sequence[str]) -> dict[str, dict[str, Version]]:
+    held: dict[str, dict[str, Version]] = {}
+    for chunk in chunks(keys):
+        for key, *lineage in target.rows(sql.VERSIONS(len(chunk)), [here.definition.id, *chunk]):
+            version = version_of(lineage)
+            held.setdefault(key, {})[version.rev] = version
+    return held
+
+
+def _has(held: Mapping[str, Version], head: Version, known: Knowledge) -> bool:
+    """Whether a head would teach the target nothing: neither a version, nor a dot, nor a part of its past."""
+    stored = held.get(head.rev)
+    if stored is None:
+        return all(dot in known for dot in head.dots)  # known and not here: superseded
+    return not stored.stub and set(head.dots) <= set(stored.dots) and head.clock <= stored.clock
+
+
+def _flush(shard: Shard, queue: _Waiting) -> Pulled:
+    works, queue.works, queue.rows = queue.works, [], 0
+    pulled = Pulled(rows=sum(len(rows) for work in works for rows in work.rows.values()))
+    for arrived in shard.apply(queue.definition, works):
+        pulled.new += arrived.inserted
+        pulled.obsolete += arrived.obsolete
+    return pulled
+
+
+def _place(handle: Handle, part: int) -> Place:
+    owner = handle.owners[part]
+    return Place(handle.shards[owner], handle.definitions[owner], part)
+
+
+def _name(source: Handle, target: Handle, part: int) -> str:
+    """The checkpoint's name: whose feed the target has taken, partition by partition."""
+    return f"sync:{source.uid}:{target.uid}:{part}"
+
+
+def _positions(source: Handle) -> list[tuple[str, int]]:
+    """Feed id and position of each partition of the source."""
+    found = [("", 0)] * source.partitions
+    for shard, definition, first, end in source.runs():
+        rows = shard.database.reading(
+            lambda c, d=definition, a=first, b=end: c.rows(sql.POSITIONS, (d.base + a, d.base + b))
+        )
+        for id_, seq, feed in rows:
+            found[id_ - definition.base] = feed, seq
+    return found
+
+
+def _checkpoints(source: Handle, target: Handle) -> list[tuple[str, int]]:
+    """How far the target has taken each partition."""
+    notes: dict[str, str] = {}
+    for shard in target.shards:
+        notes.update(shard.database.reading(lambda c: c.rows(sql.CHECKPOINTS)))
+    found = []
+    for part in range(source.partitions):
+        note = json.loads(notes.get(_name(source, target, part), "{}"))
+        found.append((note.get("feed", ""), note.get("seq", 0)))
+    return found
