@@ -6,10 +6,10 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-_WORDS = [
+_WORDS = (
     "amber basin cedar delta ember fjord glade heron inlet juniper kelp larch meadow north otter pine quarry reed "
     "shoal thicket upland vale willow yarrow zephyr"
-][0].split()
+).split()
 _COUNTRIES = ["DE", "ES", "FR", "IT", "NL", "PL", "PT", "SE"]
 
 
@@ -17,7 +17,7 @@ def documents(count: int, seed: int = 20_261_120, first: int = 0) -> Iterator[tu
     """Keys and documents, made as they are asked for. Keys are in order, which is the raw table's best case."""
     chance = random.Random(seed)
     for number in range(first, first + count):
-        text = chance.choices(_WORDS, k=42)
+        text = chance.choices(_WORDS, k=44)
         yield (
             f"order-{number:09d}",
             {

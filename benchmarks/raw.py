@@ -17,9 +17,9 @@ from sqlalchemy.engine import URL
 from vstore.sql.dialects import Dialect, dialect_of
 
 _TABLE = {
-    "sqlite": "CREATE TABLE raw (key TEXT PRIMARY KEY, body BLOB NOT NULL)",
-    "postgresql": 'CREATE TABLE raw (key TEXT COLLATE "C" PRIMARY KEY, body BYTEA NOT NULL)',
-    "mariadb": "CREATE TABLE raw (`key` VARCHAR(255) COLLATE utf8mb4_nopad_bin PRIMARY KEY, body LONGBLOB NOT NULL)",
+    "sqlite": "CREATE TABLE IF NOT EXISTS raw (key TEXT PRIMARY KEY, body BLOB NOT NULL)",
+    "postgresql": 'CREATE TABLE IF NOT EXISTS raw (key TEXT COLLATE "C" PRIMARY KEY, body BYTEA NOT NULL)',
+    "mariadb": "CREATE TABLE IF NOT EXISTS raw (`key` VARCHAR(255) COLLATE utf8mb4_nopad_bin PRIMARY KEY, body LONGBLOB NOT NULL)",
 }
 _UPSERT = {
     "sqlite": "INSERT INTO raw VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body",
@@ -53,11 +53,13 @@ class Raw:
         self._cursor.executemany(self._insert, rows)
         self._cursor.execute("COMMIT")
 
-    def put(self, key: str, value: Any, *, again: bool = False) -> None:
-        """One durable transaction with one new document, or with one that may be there."""
-        self._cursor.execute(self._begin)
-        self._cursor.execute(self._upsert if again else self._insert, (key, orjson.dumps(value)))
-        self._cursor.execute("COMMIT")
+    def put(self, key: str, value: Any) -> None:
+        """One durable transaction with one new document."""
+        self._write(self._insert, key, value)
+
+    def replace(self, key: str, value: Any) -> None:
+        """One durable transaction with one document that may be there already."""
+        self._write(self._upsert, key, value)
 
     def get(self, key: str) -> Any:
         """The document under a key."""
@@ -74,6 +76,11 @@ class Raw:
         """Closes the connection."""
         self._connection.close()
 
+    def _write(self, statement: str, key: str, value: Any) -> None:
+        self._cursor.execute(self._begin)
+        self._cursor.execute(statement, (key, orjson.dumps(value)))
+        self._cursor.execute("COMMIT")
+
 
 def _connect(url: URL, dialect: Dialect) -> Any:
     settings = dict(dialect.connect_args)
@@ -89,7 +96,3 @@ def _connect(url: URL, dialect: Dialect) -> Any:
 
     return pymysql.connect(database=url.database, **settings)
 
-
-def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """The items in lists of a size, the last one shorter."""
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -10,111 +10,114 @@ from __future__ import annotations
 import gc
 import os
 import platform
-import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 Work = Callable[[int], int]
-"""Does the work of a round, given its number from 0; how many units (documents, calls) it did."""
+"""Does the work of one round, given its number from 0; how many units (documents, calls) it did."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One result. `raw` and `ours` are medians in `unit`; `value` is what the budget speaks of.
-
-    `within` is None for a line that has no budget and is there to explain others.
-    """
+    """One result: two medians to compare, what the budget speaks of, and whether it is met (None: it has no budget)."""
 
     work: str
-    raw: float | None
-    ours: float
+    left: float | None
+    right: float
     unit: str
     value: str
-    budget: str
-    within: bool | None
+    budget: str = ""
+    met: bool | None = None
 
     def __str__(self) -> str:
-        raw = "" if self.raw is None else f"{self.raw:,.1f}"
-        verdict = {True: "met", False: "NOT MET", None: ""}[self.within]
-        return f"{self.work:<52}{raw:>10}{self.ours:>10,.1f}  {self.unit:<7}{self.value:>8}  {self.budget:<9} {verdict}"
+        left = "" if self.left is None else f"{self.left:,.1f}"
+        verdict = {True: "met", False: "NOT MET", None: ""}[self.met]
+        return (
+            f"{self.work:<58}{left:>10}{self.right:>10,.1f} {self.unit:<4}{self.value:>9}  {self.budget:<9} {verdict}"
+        ).rstrip()
 
 
-HEADING = f"{'':<52}{'raw':>10}{'vstore':>10}  {'':<7}{'':>8}  {'budget':<9}"
+HEADING = f"{'':<58}{'raw':>10}{'vstore':>10} {'':<4}{'result':>9}  budget"
 
 
-def compared(work: str, raw: Work, ours: Work, rounds: int, at_most: float | None) -> Line:
-    """A line for two ways of doing the same work: how much longer ours takes for a unit of it, at the median."""
-    times: list[tuple[float, float]] = []
+def slower(work: str, raw: Work, ours: Work, rounds: int, at_most: float | None = None) -> Line:
+    """How many times longer `ours` takes than `raw` for one unit of the same work."""
+    pairs = _in_turns(raw, ours, rounds)
+    ratio = median(b / a for a, b in pairs)
+    met = None if at_most is None else ratio <= at_most
+    return _line(work, pairs, f"{ratio:.2f} ×", "" if at_most is None else f"≤ {at_most:g} ×", met)
+
+
+def faster(work: str, slow: Work, fast: Work, rounds: int, at_least: float) -> Line:
+    """How many times as many units `fast` does in the time of one of `slow`."""
+    pairs = _in_turns(slow, fast, rounds)
+    ratio = median(a / b for a, b in pairs)
+    return _line(work, pairs, f"{ratio:.2f} ×", f"≥ {at_least:g} ×", ratio >= at_least)
+
+
+def lasting(work: str, raw: Work | None, ours: Work, rounds: int, below_ms: float) -> Line:
+    """How long `ours` takes. `raw`, if there is one, tells how much of that is the machine's."""
+    pairs = _in_turns(raw or ours, ours, rounds)
+    took_ms = median(b for _, b in pairs) * 1e3
+    left = None if raw is None else median(a for a, _ in pairs) * 1e3
+    return Line(work, left, took_ms, "ms", f"{took_ms:.0f} ms", f"< {below_ms:g} ms", took_ms < below_ms)
+
+
+def _in_turns(one: Work, other: Work, rounds: int) -> Sequence[tuple[float, float]]:
+    """Seconds for a unit of each, round by round; who goes first alternates, as the second finds warmer caches."""
+    pairs = []
     for number in range(rounds):
-        first, second = (raw, ours) if number % 2 == 0 else (ours, raw)  # neither always finds the warmer caches
-        a, b = timed(first, number), timed(second, number)
-        times.append((a, b) if first is raw else (b, a))
-    ratio = statistics.median(b / a for a, b in times)
-    return Line(
-        work,
-        statistics.median(a for a, _ in times) * 1e6,
-        statistics.median(b for _, b in times) * 1e6,
-        "µs",
-        f"{ratio:.2f} ×",
-        "" if at_most is None else f"≤ {at_most:g} ×",
-        None if at_most is None else ratio <= at_most,
-    )
+        if number % 2 == 0:
+            a, b = _timed(one, number), _timed(other, number)
+        else:
+            b, a = _timed(other, number), _timed(one, number)
+        pairs.append((a, b))
+    return pairs
 
 
-def absolute(work: str, raw: Work | None, ours: Work, rounds: int, at_most_ms: float | None) -> Line:
-    """A line for work whose budget is a time. `raw` is there to tell how much of it is the machine's."""
-    raws, times = [], []
-    for number in range(rounds):
-        if raw is not None:
-            raws.append(timed(raw, number) * 1e3)
-        times.append(timed(ours, number) * 1e3)
-    median = statistics.median(times)
-    return Line(
-        work,
-        statistics.median(raws) if raws else None,
-        median,
-        "ms",
-        f"{median:.0f} ms",
-        "" if at_most_ms is None else f"< {at_most_ms:g} ms",
-        None if at_most_ms is None else median < at_most_ms,
-    )
-
-
-def timed(work: Work, number: int) -> float:
-    """Seconds for each unit of one round."""
+def _timed(work: Work, number: int) -> float:
     gc.collect()
     start = time.perf_counter()
     units = work(number)
     return (time.perf_counter() - start) / units
 
 
+def _line(work: str, pairs: Sequence[tuple[float, float]], value: str, budget: str, met: bool | None) -> Line:
+    return Line(work, median(a for a, _ in pairs) * 1e6, median(b for _, b in pairs) * 1e6, "µs", value, budget, met)
+
+
 def machine(folder: Path) -> Iterator[str]:
     """What the numbers depend on besides the code."""
-    model = platform.processor() or platform.machine()
-    names = Path("/proc/cpuinfo")
-    if names.exists():
-        found = [line.partition(": ")[2] for line in names.read_text().splitlines() if line.startswith("model name")]
-        model = found[0] if found else model
-    yield f"machine    {model}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {platform.platform()}"
-    yield f"folder     {folder} ({_file_system(folder)})"
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    yield f"machine   {_processor()}, {os.cpu_count()} cores{load}, {platform.platform()}"
+    yield f"folder    {folder}, {_file_system(folder)}"
     packages = ", ".join(f"{name} {version(name)}" for name in ("vstore", "SQLAlchemy", "orjson"))
-    yield f"versions   Python {platform.python_version()}, {packages}"
+    yield f"versions  Python {platform.python_version()}, {packages}"
 
 
-def table(lines: Iterable[Line]) -> Iterator[str]:
-    """The lines under their heading, each as soon as it is there."""
-    yield HEADING
-    yield from map(str, lines)
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _file_system(folder: Path) -> str:
-    """The kind of file system a folder is on: on tmpfs a durable commit costs nothing, and no ratio means much."""
+    """Its kind: on tmpfs a durable commit costs nothing, and the ratios of single puts are others."""
     mounts = Path("/proc/mounts")
     if not mounts.exists():
         return "file system unknown"
-    kinds = {fields[1]: fields[2] for fields in map(str.split, mounts.read_text().splitlines())}
+    kinds = {point: kind for _device, point, kind, *_ in map(str.split, mounts.read_text().splitlines())}
     place = folder.resolve()
     return next(kinds[str(each)] for each in (place, *place.parents) if str(each) in kinds)
+
+
+def printed(lines: Iterable[Line]) -> Iterator[Line]:
+    """The lines, each shown as soon as it is there."""
+    print(HEADING)
+    for line in lines:
+        print(line, flush=True)
+        yield line

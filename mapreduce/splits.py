@@ -33,7 +33,7 @@ class Slice(Protocol):
     Picklable, and small unless it carries the documents itself. Reading it again
     gives the same documents in the same order, in any process and however much
     was written meanwhile: a worker that dies is replaced and its slice read once
-    more. `repr` names it in error messages.
+    more. If its class defines `__str__`, that names it in error messages.
     """
 
     def documents(self, on_conflict: str) -> Iterator[Document]:
@@ -69,7 +69,7 @@ class Batch:
     def documents(self, on_conflict: str) -> Iterator[Document]:
         return iter(self.pairs)
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         if not isinstance(self.pairs, list):
             return "the documents given"
         return f"batch of {len(self.pairs)} documents from {self.pairs[0][0]!r} to {self.pairs[-1][0]!r}"

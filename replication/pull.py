@@ -91,7 +91,7 @@ def pull(source: Handle, target: Handle) -> Pulled:
     """
     total = Pulled()
     waiting: dict[int, _Waiting] = {}
-    reached = _positions(source)
+    reached = source.positions()
     taken = _checkpoints(source, target)
     for part, (feed, seq) in enumerate(reached):
         if taken[part] == (feed, seq):
@@ -235,23 +235,12 @@ def _name(source: Handle, target: Handle, part: int) -> str:
     return f"sync:{source.uid}:{target.uid}:{part}"
 
 
-def _positions(source: Handle) -> list[tuple[str, int]]:
-    """Feed id and position of each partition of the source."""
-    found = [("", 0)] * source.partitions
-    for shard, definition, first, end in source.runs():
-        rows = shard.database.reading(
-            lambda c, d=definition, a=first, b=end: c.rows(sql.POSITIONS, (d.base + a, d.base + b))
-        )
-        for id_, seq, feed in rows:
-            found[id_ - definition.base] = feed, seq
-    return found
-
-
 def _checkpoints(source: Handle, target: Handle) -> list[tuple[str, int]]:
     """How far the target has taken each partition."""
     notes: dict[str, str] = {}
     for shard in target.shards:
-        notes.update(shard.database.reading(lambda c: c.rows(sql.CHECKPOINTS)))
+        rows: list[tuple[str, str]] = shard.database.ask(sql.CHECKPOINTS)
+        notes.update(rows)
     found = []
     for part in range(source.partitions):
         note = json.loads(notes.get(_name(source, target, part), "{}"))

@@ -79,9 +79,10 @@ class Changes:
         self._follow = follow
         self._idle_seconds = idle_seconds
         self._news = news or threading.Condition()
-        feeds, positions = self._look()
-        self._feeds = _digest(feeds)
-        self._positions = _parsed(since, full, self._feeds, positions) if since else [0] * handle.partitions
+        now = handle.positions()
+        self._feeds = _digest(now)
+        reached = [seq for _feed, seq in now]
+        self._positions = _parsed(since, full, self._feeds, reached) if since else [0] * handle.partitions
         self._rows = self._walk()
 
     def __iter__(self) -> Iterator[Change]:
@@ -97,29 +98,17 @@ class Changes:
         text = json.dumps(form, separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(text).decode().rstrip("=")
 
-    def _look(self) -> tuple[list[str], list[int]]:
-        """Feed ids and positions of all partitions."""
-        feeds = [""] * self._handle.partitions
-        positions = [0] * self._handle.partitions
-        for shard, definition, first, end in self._handle.runs():
-            rows = shard.database.reading(
-                lambda c, d=definition, a=first, b=end: c.rows(sql.POSITIONS, (d.base + a, d.base + b))
-            )
-            for id_, seq, feed in rows:
-                feeds[id_ - definition.base] = feed
-                positions[id_ - definition.base] = seq
-        return feeds, positions
-
     def _walk(self) -> Iterator[Change]:
         idle_since = time.monotonic()
         while True:
             with self._news:  # before looking, so that a commit in between still wakes the wait below
-                feeds, reached = self._look()
-                if _digest(feeds) != self._feeds:
+                now = self._handle.positions()
+                if _digest(now) != self._feeds:
                     raise InvalidToken(
                         f"the feed of {self._handle.name!r} was replaced while it was read: the database was restored "
                         f"or got a new actor. Read it again from the beginning."
                     )
+                reached = [seq for _feed, seq in now]
                 if reached == self._positions:
                     if not self._follow:
                         return
@@ -142,7 +131,7 @@ class Changes:
         top = place_of(partition, reached)
         while self._positions[part] < reached:
             bounds = place_of(partition, self._positions[part]), top, PAGE_ROWS
-            rows = shard.database.reading(lambda c, b=bounds: c.rows(statement, b))
+            rows = shard.database.ask(statement, bounds)
             for row in rows:
                 key, body, *lineage = row if self._full else row[1:]
                 version = version_of(lineage, body)
@@ -157,8 +146,8 @@ class Changes:
         return Change(key, version.rev, version.deleted, version.stamp, part, seq_of(version.id), value)
 
 
-def _digest(feeds: list[str]) -> str:
-    return blake2b(" ".join(feeds).encode(), digest_size=12).hexdigest()
+def _digest(now: list[tuple[str, int]]) -> str:
+    return blake2b(" ".join(feed for feed, _seq in now).encode(), digest_size=12).hexdigest()
 
 
 def _parsed(token: str, full: bool, feeds: str, reached: list[int]) -> list[int]:

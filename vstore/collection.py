@@ -27,7 +27,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vstore.batch import ABSENT, Match, Put
 from vstore.changes import Changes
@@ -44,7 +44,9 @@ from vstore.sql import statements as sql
 from vstore.sql.rows import version_of
 from vstore.sql.schema import LIVE, TOMBSTONE
 from vstore.sql.statements import chunks
-from vstore.store import Store
+
+if TYPE_CHECKING:
+    from vstore.store import Store  # which makes collections; a collection is handed its store
 
 BATCH_ROWS = 1_000
 PAGE_KEYS = 1_000
@@ -113,7 +115,7 @@ class Collection(MutableMapping[str, Any]):
         if handle is None or not isinstance(key, str):
             return False
         shard, definition, _part = handle.place(self._prefix + key)
-        rows = shard.database.reading(lambda c: c.rows(sql.STATE, (definition.id, self._prefix + key)))
+        rows = shard.database.ask(sql.STATE, (definition.id, self._prefix + key))
         return any(state != TOMBSTONE for (state,) in rows)
 
     def __iter__(self) -> Iterator[str]:
@@ -381,7 +383,7 @@ class Collection(MutableMapping[str, Any]):
         for shard, definition, group in self._by_shard(handle, wanted):
             for chunk in chunks(group):
                 params = [definition.id, *chunk]
-                for key, *row in shard.database.reading(lambda c, p=params: c.rows(sql.VALUES(len(p) - 1), p)):
+                for key, *row in shard.database.ask(sql.VALUES(len(params) - 1), params):
                     rows.setdefault(key, []).append(tuple(row))
         for key in wanted:
             live = [row for row in rows.get(self._prefix + key, ()) if row[0] != TOMBSTONE]
@@ -523,7 +525,7 @@ class Collection(MutableMapping[str, Any]):
             after = ""
             while True:
                 bounds = definition.id, after, PAGE_KEYS
-                keys = [row[0] for row in shard.database.reading(lambda c, b=bounds: c.rows(sql.RIVALS, b))]
+                keys = [row[0] for row in shard.database.ask(sql.RIVALS, bounds)]
                 for key in keys:
                     if key.startswith(self._prefix):
                         _handle, document = self._document(key[len(self._prefix) :])
@@ -613,7 +615,7 @@ class Collection(MutableMapping[str, Any]):
         try:
             rows = shard.database.read().rows(sql.VALUE, (definition.id, full))
         except StoreError:  # perhaps a connection that died while it was idle
-            rows = shard.database.reading(lambda c: c.rows(sql.VALUE, (definition.id, full)))
+            rows = shard.database.ask(sql.VALUE, (definition.id, full))
         if len(rows) == 1:
             state, codec_name, body = rows[0]
             return handle.codec_named(codec_name).decode(body) if state == LIVE else _MISSING
@@ -631,7 +633,7 @@ class Collection(MutableMapping[str, Any]):
             return self._create_handle(), None
         full = self._prefix + key
         shard, definition, _part = handle.place(full)
-        rows = shard.database.reading(lambda c: c.rows(sql.HEADS_WITH_BODY(1), (definition.id, full)))
+        rows = shard.database.ask(sql.HEADS_WITH_BODY(1), (definition.id, full))
         if not rows:
             return handle, None
         return handle, self._shown(handle.document(full, [version_of(row[2:], row[1]) for row in rows]))
@@ -740,7 +742,7 @@ class Collection(MutableMapping[str, Any]):
         for shard, definition, group in self._by_shard(handle, keys):
             for chunk in chunks(group):
                 params = [definition.id, *chunk]
-                for row in shard.database.reading(lambda c, p=params: c.rows(sql.STATES(len(p) - 1), p)):
+                for row in shard.database.ask(sql.STATES(len(params) - 1), params):
                     if row[1] != TOMBSTONE:
                         live.add(row[0][len(self._prefix) :])
         return live
@@ -864,7 +866,7 @@ def _pages(shard: Any, definition: Any, low: str, high: str | None, reverse: boo
             statement = sql.KEYS_FROM if high is None else sql.KEYS_BETWEEN
         else:
             statement = sql.KEYS_AFTER if high is None else sql.KEYS_AFTER_BELOW
-        keys = [row[0] for row in shard.database.reading(lambda c, s=statement, b=bounds: c.rows(s, b))]
+        keys = [row[0] for row in shard.database.ask(statement, bounds)]
         yield from keys
         if len(keys) < PAGE_KEYS:
             return

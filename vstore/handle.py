@@ -15,6 +15,7 @@ from vstore.document import Content, Document, Version, context_of, winner_first
 from vstore.errors import HistoryPruned
 from vstore.partition import PartitionMap, check_key, part_of
 from vstore.shard import Definition, Shard
+from vstore.sql import statements as sql
 from vstore.sql.schema import SEQ_BITS
 
 
@@ -60,6 +61,15 @@ class Handle:
             parts = [part for part, owner in enumerate(self.owners) if owner == index]
             if parts:
                 found.append((shard, definition, parts[0], parts[-1] + 1))
+        return found
+
+    def positions(self) -> list[tuple[str, int]]:
+        """For each partition its feed id and the seq of its last commit. One small query for each shard."""
+        found = [("", 0)] * self.partitions
+        for shard, definition, first, end in self.runs():
+            bounds = definition.base + first, definition.base + end
+            for id_, seq, feed in shard.database.ask(sql.POSITIONS, bounds):
+                found[id_ - definition.base] = feed, seq
         return found
 
     def content(self, value: Any) -> Content:

@@ -28,7 +28,7 @@ PAGE_KEYS = 200
 def versions_of(handle: Handle, key: str) -> dict[str, Version]:
     """Every version of a key that this store holds, by rev, without bodies."""
     shard, definition, _part = handle.place(key)
-    rows = shard.database.reading(lambda c: c.rows(sql.VERSIONS(1), (definition.id, key)))
+    rows = shard.database.ask(sql.VERSIONS(1), (definition.id, key))
     return {version.rev: version for version in (version_of(row[1:]) for row in rows)}
 
 
@@ -39,7 +39,7 @@ def version_at(handle: Handle, key: str, rev: str) -> Version:
         NotFound: the key has no such version here.
     """
     shard, definition, _part = handle.place(key)
-    rows = shard.database.reading(lambda c: c.rows(sql.VERSION, (definition.id, key, rev)))
+    rows = shard.database.ask(sql.VERSION, (definition.id, key, rev))
     if not rows:
         raise NotFound(f"{key!r} in {handle.name!r} has no version {rev} here. history() lists those it has.")
     return version_of(rows[0][1:], rows[0][0])
@@ -62,7 +62,8 @@ def history(handle: Handle, key: str) -> Iterator[Document]:
     for start in range(0, len(kept), 100):
         page = kept[start : start + 100]
         ids = [version.id for version in page if not version.deleted]
-        bodies = shard.database.reading(lambda c, wanted=ids: bodies_of(c, wanted))
+        with shard.database.snapshot() as connection:
+            bodies = bodies_of(connection, ids)
         for version in page:
             yield handle.show(
                 key,
@@ -143,11 +144,11 @@ class Past(Mapping[str, Any]):
         streams = [self._shard_documents(shard, definition) for shard, definition, _first, _end in self._handle.runs()]
         return heapq.merge(*streams, key=lambda document: document.key)
 
-    def items(self, on_conflict: OnConflict | None = None) -> Items:  # type: ignore[override]
+    def items(self, on_conflict: OnConflict | None = None) -> Items:
         """Every live document at the moment as (key, value), in key order."""
         return Items(self, on_conflict)
 
-    def values(self, on_conflict: OnConflict | None = None) -> Values:  # type: ignore[override]
+    def values(self, on_conflict: OnConflict | None = None) -> Values:
         """The values of `items`, in the same order."""
         return Values(self, on_conflict)
 

@@ -61,7 +61,7 @@ def prune(
         while True:
             statement = sql.VERSION_KEYS_FROM if first else sql.VERSION_KEYS
             bounds = definition.id, after, PAGE_KEYS
-            page = [row[0] for row in shard.database.reading(lambda c, s=statement, b=bounds: c.rows(s, b))]
+            page = [row[0] for row in shard.database.ask(statement, bounds)]
             keys = [key for key in page if key.startswith(prefix)]
             if keys:
                 total = _prune_page(shard, definition, keys, keep_last, oldest_us, dry_run, total)

@@ -81,11 +81,10 @@ class Snapshot(Mapping[str, Any]):
         self._handle = handle
         self._prefix = prefix
         self._runs = []
+        reached = handle.positions()
         for shard, definition, first, end in handle.runs():
-            rows = shard.database.reading(
-                lambda c, d=definition, a=first, b=end: c.rows(sql.POSITIONS, (d.base + a, d.base + b))
-            )
-            self._runs.append((shard.database, Run(definition.id, {row[0]: row[1] for row in rows})))
+            positions = {definition.base + part: reached[part][1] for part in range(first, end)}
+            self._runs.append((shard.database, Run(definition.id, positions)))
 
     def __getitem__(self, key: str) -> Any:
         """The value then. Raises NotFound if there was none, Conflict if there were several live siblings."""
@@ -106,11 +105,11 @@ class Snapshot(Mapping[str, Any]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def items(self, on_conflict: OnConflict | None = None) -> Items:  # type: ignore[override]
+    def items(self, on_conflict: OnConflict | None = None) -> Items:
         """Every live document then as (key, value), in storage order: the fastest way to read all."""
         return Items(self, on_conflict)
 
-    def values(self, on_conflict: OnConflict | None = None) -> Values:  # type: ignore[override]
+    def values(self, on_conflict: OnConflict | None = None) -> Values:
         """The values of `items`, in the same order."""
         return Values(self, on_conflict)
 

@@ -238,7 +238,7 @@ class Shard:
         row = plan.versions[0]
         for attempt in range(ATTEMPTS):
             try:
-                found = self.database.reading(lambda c: c.rows(sql.REV_AT, (row[0],)))
+                found = self.database.ask(sql.REV_AT, (row[0],))
             except Unavailable:
                 time.sleep(0.05 * 2**attempt)
             else:

@@ -22,24 +22,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vstore.batch import Put, Receive
 from vstore.canonical import MAX_BODY_BYTES
 from vstore.canonical import VERSION as CANONICAL
+from vstore.collection import Collection
 from vstore.errors import ConfigurationError, NotFound, PartialWrite, StoreError, Unavailable
 from vstore.handle import Handle
 from vstore.identity import Proof, file_identity, state_directory
 from vstore.partition import MAX_PARTITIONS, PartitionMap, check_key
+from vstore.resolvers import Resolver
 from vstore.scan import Decoders
 from vstore.shard import Definition, Shard, definition_of
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection, Database
 from vstore.sql.migrate import meta_of, prepare
-
-if TYPE_CHECKING:
-    from vstore.collection import Collection
-    from vstore.resolvers import Resolver
 
 PARTITIONS = 64
 """Q of a new collection. Replicas made apart can sync only if they agree, so rarely change it."""
@@ -137,14 +135,12 @@ class Store:
 
         Nothing is created or read before it is used. The first write creates it.
         """
-        from vstore.collection import Collection
-
         check_key(name)
         return Collection(self, name, resolver=resolver or self.resolver, codec=codec or self._codec)
 
     def collections(self) -> list[str]:
         """The names of all collections, sorted."""
-        rows = self.shards[0].database.reading(lambda c: c.rows(sql.COLLECTIONS))
+        rows = self.shards[0].database.ask(sql.COLLECTIONS)
         return sorted(row[1] for row in rows)
 
     def create(self, name: str, *, partitions: int = PARTITIONS) -> Collection:
@@ -301,7 +297,7 @@ class Store:
 
     def checkpoint(self, name: str) -> Any:
         """How far a consumer had got, as it last said with `set_checkpoint`; None if it never did."""
-        rows = self.shards[0].database.reading(lambda c: c.rows(sql.CHECKPOINT, (name,)))
+        rows = self.shards[0].database.ask(sql.CHECKPOINT, (name,))
         return json.loads(rows[0][0]) if rows else None
 
     def set_checkpoint(self, name: str, value: Any) -> None:
@@ -474,7 +470,7 @@ def _drop(shard: Shard, definition: Definition) -> None:
 
 
 def _definitions(shard: Shard) -> dict[str, Definition]:
-    rows = shard.database.reading(lambda c: c.rows(sql.COLLECTIONS))
+    rows = shard.database.ask(sql.COLLECTIONS)
     return {definition.options["uid"]: definition for definition in map(definition_of, rows)}
 
 

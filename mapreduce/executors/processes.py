@@ -115,8 +115,8 @@ class _Queue:
     @staticmethod
     def _packed(tasks: Iterable[Any]) -> Iterator[_Assignment]:
         for number, task in enumerate(tasks):
-            name = repr(task)
-            yield _Assignment(number, name, packed(task, f"the split {name}"))
+            name = f"split {number}{_description(task)}"
+            yield _Assignment(number, name, packed(task, name))
 
 
 class _Lost(Exception):
@@ -180,7 +180,7 @@ class _Worker:
             return None
         assert assignment is not None, "a worker answers only what it was asked"
         self._assignment = None
-        succeeded, value = unpacked(data, f"the result of the split {assignment.name}")
+        succeeded, value = unpacked(data, f"the result of {assignment.name}")
         if not succeeded:
             raise value.exception()
         return Outcome(assignment.number, value, assignment.attempts + 1)
@@ -204,7 +204,7 @@ class _Worker:
             assignment.attempts += 1
             if assignment.attempts >= ATTEMPTS:
                 raise WorkerLost(
-                    f"the split {assignment.name} ended {assignment.attempts} worker processes, the last one {cause}. "
+                    f"{assignment.name} ended {assignment.attempts} worker processes, the last one {cause}. "
                     f"Nothing was stored. A crash in compiled code or a lack of memory are the usual reasons; "
                     f"workers=1 with a debugger shows the place."
                 )
@@ -237,6 +237,12 @@ def _ready(crew: list[_Worker]) -> list[_Worker]:
             "process."
         )
     return [worker for worker in crew if worker.connection in events or worker.process.sentinel in events]
+
+
+def _description(task: Any) -> str:
+    # Not repr, which dataclasses make of all their fields: a slice may well hold a URL with a password.
+    own: Any = type(task).__str__
+    return "" if own is object.__str__ else f" ({task})"
 
 
 def _cause(exit_code: int | None) -> str:

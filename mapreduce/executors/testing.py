@@ -170,7 +170,7 @@ class WorkerSuite(ExecutorSuite):
                 os.kill(os.getpid(), signal.SIGKILL)
             return task
 
-        with pytest.raises(WorkerLost, match=r"'poison' ended 2 worker.*SIGKILL"):
+        with pytest.raises(WorkerLost, match=r"split 1 \(poison\) ended 2 worker.*SIGKILL"):
             self.results(work, ["good", "poison", "good"])
 
     def test_closing_the_outcomes_ends_the_workers(self, tmp_path: Path) -> None:

@@ -275,7 +275,7 @@ class Simulation:
         rows = self.random.choices(self.log, k=self.random.randint(1, 8))
         one, other = (self._received(name, rows) for _ in range(2))
         for key in self.oracle:
-            # Clocks may differ: what a row that is refused as obsolete tells of its past is kept only if its stub is here.
+            # Clocks may differ: what an obsolete row tells of its past is kept only if a stub of it came first.
             heads, again = ([head[:2] for head in shown(twin, key)] for twin in (one, other))
             if heads != again:
                 raise Broken(9, f"{key} at {name} depends on the order of rows: {heads} or {again}")

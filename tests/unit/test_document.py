@@ -70,7 +70,7 @@ class Place:
     @property
     def bodies(self) -> list[str | None]:
         """The bodies of the heads, winner first; None for tombstones."""
-        return [head.body and head.body.decode() for head in winner_first(self.entry.heads.values())]
+        return [None if head.body is None else head.body.decode() for head in winner_first(self.entry.heads.values())]
 
 
 BLIND = Context("k")

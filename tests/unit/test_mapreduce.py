@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -219,8 +220,22 @@ def test_a_poison_split_is_named() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         yield "n", value
 
-    with pytest.raises(WorkerLost, match=r"batch of 13 documents from 65 to 77 ended 2 worker processes.*SIGKILL"):
+    with pytest.raises(
+        WorkerLost, match=r"split 5 \(batch of 13 documents from 65 to 77\) ended 2 worker processes.*SIGKILL"
+    ):
         run(over=[(n, 1) for n in range(100)], map=deadly, reduce=Sum(), workers=2)
+
+
+def test_the_fields_of_a_slice_stay_out_of_messages() -> None:
+    """A slice knows how to connect, and its generated repr would print the password."""
+
+    @dataclass
+    class Secretive:
+        url: str  # and a class inside a function cannot be pickled
+
+    with pytest.raises(TaskError, match="split 0 cannot be sent") as caught:
+        execute(Job(words, Sum()), [Secretive("sql://u:pass@h")], Processes(1))  # type: ignore[list-item]
+    assert "pass@" not in str(caught.value)
 
 
 def test_values_that_cannot_travel_are_an_error_in_processes_only() -> None:

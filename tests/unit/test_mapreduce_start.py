@@ -139,7 +139,7 @@ def test_a_worker_has_no_workers_of_its_own() -> None:
 )
 def test_workers_end_with_their_program(tmp_path: Path, send: Callable[[int, int], None], number: int) -> None:
     """Ctrl-C to the program alone, or to its whole process group as a terminal sends it; and a kill."""
-    program = f"""
+    program = """
 from mapreduce import Sum, run
 def endless(key, value):
     import os, time

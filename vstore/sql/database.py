@@ -155,15 +155,15 @@ class Database:
             connection = local.reading = Connection(self)
         return connection
 
-    def reading(self, ask: Callable[[Connection], Any]) -> Any:
-        """The answer of a query that may be asked twice: once more if the connection had gone away meanwhile."""
+    def ask(self, statement: Statement, params: Sequence[Any] = ()) -> list[Any]:
+        """The rows of one query on this thread's connection; asked again if the connection had gone away meanwhile."""
         connection = self.read()
         try:
-            return ask(connection)
+            return connection.rows(statement, params)
         except Unavailable:
-            if not connection.broken or getattr(self._local, "writing", None):
+            if not connection.broken or self.in_transaction:
                 raise
-        return ask(self.read())
+        return self.read().rows(statement, params)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Connection]:
