@@ -7,11 +7,11 @@ handed: it knows the shards and the definition on each, and nothing of users.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vstore.codecs import Codec
-from vstore.document import Content, Document, Version, context_of, winner_first
+from vstore.document import Context, Document, Version, context_of, winner_first
 from vstore.errors import HistoryPruned
 from vstore.partition import PartitionMap, check_key, part_of
 from vstore.shard import Definition, Shard
@@ -24,8 +24,8 @@ class Handle:
     """A collection as the services see it.
 
     `definitions` has one entry for each of `shards`, in the order of the map.
-    `codec_named` finds the codec that wrote a row, `codec` writes new ones, and
-    `codec_settings` lets another process make the same ones.
+    `codec_named` finds the codec that wrote a row, and `codec_settings` lets
+    another process make the same ones.
     """
 
     name: str
@@ -34,7 +34,6 @@ class Handle:
     map: PartitionMap
     shards: tuple[Shard, ...]
     definitions: tuple[Definition, ...]
-    codec: Codec
     codec_named: Callable[[str], Codec]
     codec_settings: Mapping[str, Any]
     owners: tuple[int, ...] = field(init=False, repr=False)
@@ -72,61 +71,64 @@ class Handle:
                 found[id_ - definition.base] = feed, seq
         return found
 
-    def content(self, value: Any) -> Content:
-        """A value as it is stored.
-
-        Raises:
-            InvalidDocument: it cannot be kept exactly. Its path is named.
-        """
-        name, body = self.codec.encode(value)
-        return Content(self.codec.identity(value), name, body)
-
     def value(self, version: Version, key: str) -> Any:
         """The value of a version, decoded afresh; None for a tombstone.
 
         Raises:
             HistoryPruned: the body is gone.
         """
-        if version.deleted:
-            return None
-        if version.body is None:
-            raise HistoryPruned(
-                f"version {version.rev} of {key!r} in {self.name!r} has been pruned: its place in history is known, its "
-                f"body is gone. Nothing was changed. Raise the retention to keep more from now on."
-            )
-        return self.codec_named(version.codec).decode(version.body)
+        return value_of(version, key, self.name, self.codec_named)
 
     def document(self, key: str, heads: Sequence[Version]) -> Document:
-        """The winner among heads as readers see it, with its live siblings; identical ones are shown once."""
-        ordered = winner_first(heads)
-        context = context_of(key, ordered)
-        live = []
-        seen = set()
-        for head in ordered:
-            if not head.deleted:
-                value = self.value(head, key)
-                # Siblings with the same content differ in nothing that a reader could choose between.
-                identity = self.codec.identity(value) if len(ordered) > 1 else b""
-                if identity not in seen or len(ordered) == 1:
-                    seen.add(identity)
-                    live.append(self.show(key, head, context, value))
-        if not live:
-            return self.show(key, ordered[0], context, None)
-        return Document(
-            live[0].key,
-            live[0].value,
-            live[0].rev,
-            live[0].parents,
-            False,
-            live[0].stamp,
-            context,
-            tuple(live),
-        )
+        """The winner among heads as readers see it; see `document_of`."""
+        return document_of(key, heads, self.name, self.codec_named)
 
-    @staticmethod
-    def show(key: str, version: Version, context: Any, value: Any) -> Document:
-        """One version as a document without siblings."""
-        return Document(key, value, version.rev, version.parents, version.deleted, version.stamp, context)
+
+def value_of(version: Version, key: str, collection: str, codec_named: Callable[[str], Codec]) -> Any:
+    """The value of a version, decoded afresh; None for a tombstone.
+
+    Raises:
+        HistoryPruned: the body is gone.
+    """
+    if version.deleted:
+        return None
+    if version.body is None:
+        raise HistoryPruned(
+            f"version {version.rev} of {key!r} in {collection!r} has been pruned: its place in history is known, its "
+            f"body is gone. Nothing was changed. Raise the retention to keep more from now on."
+        )
+    return codec_named(version.codec).decode(version.body)
+
+
+def document_of(
+    key: str, heads: Sequence[Version], collection: str, codec_named: Callable[[str], Codec]
+) -> Document:
+    """The winner among heads as readers see it, with its live siblings; identical ones are shown once.
+
+    Raises:
+        HistoryPruned: the body of one is gone.
+    """
+    ordered = winner_first(heads)
+    context = context_of(key, ordered)
+    live = []
+    seen = set()
+    for head in ordered:
+        if head.deleted:
+            continue
+        value = value_of(head, key, collection, codec_named)
+        if len(ordered) > 1:
+            # Siblings with the same content differ in nothing that a reader could choose between.
+            identity = codec_named(head.codec).identity(value)
+            if identity in seen:
+                continue
+            seen.add(identity)
+        live.append(shown(key, head, context, value))
+    return replace(live[0], siblings=tuple(live)) if live else shown(key, ordered[0], context, None)
+
+
+def shown(key: str, version: Version, context: Context, value: Any) -> Document:
+    """One version as a document without siblings."""
+    return Document(key, value, version.rev, version.parents, version.deleted, version.stamp, context)
 
 
 def seq_of(id_: int) -> int:

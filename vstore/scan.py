@@ -55,7 +55,7 @@ class Run:
 class Slice:
     """A part of a snapshot that another process can read: where the database is, and what to read of it."""
 
-    url: str
+    url: str = field(repr=False)  # it may hold a password
     name: str
     run: Run
     codecs: Mapping[str, Any] = field(default_factory=dict)

@@ -138,6 +138,7 @@ class Shard:
         self._queue_lock = threading.Lock()
         self._writer = threading.RLock()
         self._doubts: dict[tuple[int, str, bytes | None], tuple[int, str]] = {}
+        self._open_plans: list[_Plan] = []  # of the transaction() that holds the writer's place
 
     def apply(self, definition: Definition, works: Sequence[Put | Receive]) -> list[Any]:
         """Does the works in order in one transaction; durable when it returns.
@@ -155,7 +156,7 @@ class Shard:
         request = Request(definition, works)
         if self.database.in_transaction:  # of this thread: it has the writer's place already
             with self.database.transaction() as connection:
-                self._perform(connection, [request])
+                self._open_plans.append(self._perform(connection, [request]))
             return _outcome(request)
         with self._queue_lock:
             self._queue.append(request)
@@ -313,7 +314,7 @@ class Shard:
     def _hold_whole(self, connection: Connection, collection: int, keys: list[str], held: dict[str, Held]) -> None:
         for key in keys:
             held[key].whole = True
-        for chunk in chunks([key for key in keys if held[key].stored]):  # a key without heads has no versions
+        for chunk in chunks(keys):  # keys without heads too: they may have stubs
             for key, *lineage in connection.rows(sql.VERSIONS(len(chunk)), [collection, *chunk]):
                 version = version_of(lineage)
                 held[key].entry.versions.setdefault(version.rev, version)
@@ -540,7 +541,7 @@ class _Transaction:
     def __enter__(self) -> None:
         self._shard._writer.acquire()
         try:
-            self._connection, self._plans = self._attempt.__enter__()
+            _connection, self._shard._open_plans = self._attempt.__enter__()
         except BaseException:
             self._shard._writer.release()
             raise

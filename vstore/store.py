@@ -20,7 +20,6 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +132,16 @@ class Store:
                 and by `resolve`; else the store's.
             codec: how new versions are encoded; else the store's.
 
+        Raises:
+            InvalidKey: `name` is none; the rules are those of keys.
+            CodecError: the codec is unknown, not installed or not allowed.
+
         Nothing is created or read before it is used. The first write creates it.
         """
         check_key(name)
-        return Collection(self, name, resolver=resolver or self.resolver, codec=codec or self._codec)
+        return Collection(
+            self, name, resolver=resolver or self.resolver, codec=self._decoders.named(codec or self._codec)
+        )
 
     def collections(self) -> list[str]:
         """The names of all collections, sorted."""
@@ -196,7 +201,7 @@ class Store:
         with self._lock:
             self._handles.pop(name, None)
 
-    def handle(self, name: str, *, create: bool = False, codec: str | None = None) -> Handle | None:
+    def handle(self, name: str, *, create: bool = False) -> Handle | None:
         """What the services need to know of a collection; None if there is none and it shall not be created.
 
         Definitions are read again after a second, since another process may
@@ -208,9 +213,7 @@ class Store:
             if found is None and create:
                 self._create(name, PARTITIONS)
                 found = self._load(name)
-        if found is None or codec is None or codec == self._codec:
-            return found
-        return replace(found, codec=self._decoders.named(codec))
+        return found
 
     def forget(self, name: str) -> None:
         """Reads the collection's definition again at the next use: another process may have dropped it."""
@@ -416,7 +419,6 @@ class Store:
             self.map,
             self.shards,
             tuple(definitions),
-            self._decoders.named(self._codec),
             self._decoders.named,
             self._codec_settings,
         )
