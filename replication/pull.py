@@ -213,7 +213,12 @@ def _has(held: Mapping[str, Version], head: Version, known: Knowledge) -> bool:
     stored = held.get(head.rev)
     if stored is None:
         return all(dot in known for dot in head.dots)  # known and not here: superseded
-    return not stored.stub and set(head.dots) <= set(stored.dots) and head.clock <= stored.clock
+    return (
+        not stored.stub
+        and set(head.dots) <= set(stored.dots)
+        and head.clock <= stored.clock
+        and stored.stamp <= head.stamp
+    )
 
 
 def _flush(shard: Shard, queue: _Waiting) -> Pulled:

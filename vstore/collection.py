@@ -12,8 +12,8 @@ nothing that is returned is shared.
 from __future__ import annotations
 
 import contextlib
+import copy
 import heapq
-import json
 import random
 import secrets
 import time
@@ -27,15 +27,28 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vstore.batch import ABSENT, Match, Put
 from vstore.changes import Changes
-from vstore.document import Content, Context, Document, Version
-from vstore.errors import Conflict, InvalidToken, NotFound, PreconditionFailed, StaleMap, StoreError
-from vstore.handle import Handle
+from vstore.codecs import Codec
+from vstore.document import Content, Context, Document, Version, context_of
+from vstore.errors import (
+    Conflict,
+    InvalidDocument,
+    InvalidKey,
+    InvalidToken,
+    NotFound,
+    PreconditionFailed,
+    ResolverError,
+    StaleMap,
+    StoreError,
+)
+from vstore.handle import Handle, shown, unprefixed
 from vstore.history import Past, base_of, history, version_at
 from vstore.hlc import moment_us
+from vstore.partition import check_key
 from vstore.patch import diff
 from vstore.resolvers import DELETE, KEEP, Resolver, Sibling, Siblings, decide
 from vstore.retention import Pruned, prune
@@ -65,7 +78,7 @@ class Collection(MutableMapping[str, Any]):
     """Documents under keys. Get one from a store: `store["posts"]`."""
 
     def __init__(
-        self, store: Store, name: str, *, resolver: Resolver | None = None, codec: str = "json", prefix: str = ""
+        self, store: Store, name: str, *, resolver: Resolver | None, codec: Codec, prefix: str = ""
     ) -> None:
         """For stores to call."""
         self._store = store
@@ -111,11 +124,16 @@ class Collection(MutableMapping[str, Any]):
         self.delete(key)
 
     def __contains__(self, key: object) -> bool:
+        """Whether a live document is stored under the key; False for what can be no key."""
         handle = self._handle()
         if handle is None or not isinstance(key, str):
             return False
-        shard, definition, _part = handle.place(self._prefix + key)
-        rows = shard.database.ask(sql.STATE, (definition.id, self._prefix + key))
+        full = self._prefix + key
+        try:
+            shard, definition, _part = handle.place(full)
+        except InvalidKey:
+            return False
+        rows = shard.database.ask(sql.STATE, (definition.id, full))
         return any(state != TOMBSTONE for (state,) in rows)
 
     def __iter__(self) -> Iterator[str]:
@@ -168,39 +186,43 @@ class Collection(MutableMapping[str, Any]):
         """Deletes every document; each gets a tombstone and keeps its history. `Store.drop` forgets instead."""
         self.delete_many(self.keys(start=""))
 
-    def update(self, *others: Any, **named: Any) -> None:  # type: ignore[override]
+    def update(self, other: Any = (), /, **named: Any) -> None:  # type: ignore[override]
         """Stores many documents, as `dict.update`, by `put_many`."""
-        for other in others:
-            if isinstance(other, Mapping):
-                self.put_many(other.items())
-            elif hasattr(other, "keys"):
-                self.put_many((key, other[key]) for key in other.keys())  # noqa: SIM118  # dict.update's own protocol
-            else:
-                self.put_many(other)
-        if named:
-            self.put_many(named.items())
+        if hasattr(other, "keys") and not isinstance(other, Mapping):
+            other = ((key, other[key]) for key in other.keys())  # noqa: SIM118  # dict.update's own protocol
+        self.put_many(other)
+        self.put_many(named)
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """The value; if there is none, stores the default first. Safe among concurrent writers."""
         while True:
-            value = self._value(key)
+            value, seen = self._current(key)
             if value is not _MISSING:
                 return value
             with contextlib.suppress(PreconditionFailed):
-                return self.put(key, default, match=ABSENT).value
+                return self.put(key, default, match=seen).value
 
     def pop(self, key: str, default: Any = _MISSING) -> Any:
         """Deletes the document and returns its value, or the default. Of concurrent callers one gets it."""
         while True:
-            try:
-                document = self.read(key)
-            except NotFound:
+            value, seen = self._current(key)
+            if value is _MISSING:
                 if default is _MISSING:
-                    raise
+                    raise self._not_found(key)
                 return default
             with contextlib.suppress(PreconditionFailed):
-                self.delete(key, match=document.context)
-                return document.value
+                self._put(key, Content(None), None, seen)
+                return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Deletes some document and returns its key and value. Of concurrent callers one gets it.
+
+        Raises NotFound if there is none.
+        """
+        for key in self:
+            with contextlib.suppress(NotFound):  # another caller has got it
+                return key, self.pop(key)
+        raise NotFound(f"popitem() of {self.name!r}: it has no live document.")
 
     # --- reading and writing with what was seen ----------------------------------------------------------------------
 
@@ -215,18 +237,15 @@ class Collection(MutableMapping[str, Any]):
 
         A resolver is asked for the value to show; nothing is written.
         """
-        handle, document = self._document(key)
+        document = self._document(key)
         if document is None or (document.deleted and not deleted):
             raise self._not_found(key)
         if not document.conflicted or on_conflict == "winner":
             return document
-        if self.resolver is not None and on_conflict is None:
-            answer = self._decided(handle, document, self.resolver)
-            if answer is DELETE:
-                raise self._not_found(key)
-            if answer is not KEEP:
-                return replace(document, value=answer)
-        raise self._conflict(document)
+        value = self._settled(document, on_conflict)
+        if value is DELETE:
+            raise self._not_found(key)
+        return replace(document, value=value)
 
     def put(
         self, key: str, value: Any, *, context: Context | str | None = None, match: Match | None = None
@@ -275,7 +294,7 @@ class Collection(MutableMapping[str, Any]):
         if context is not None:
             return self._put(key, Content(None), context, match)
         while True:
-            _handle, document = self._document(key)
+            document = self._document(key)
             if document is None or document.deleted:
                 raise self._not_found(key)
             try:
@@ -291,56 +310,57 @@ class Collection(MutableMapping[str, Any]):
 
         Args:
             change: gets the value (its own copy) and returns the new one, or
-                DELETE. May be called several times.
-            default: what `change` gets if there is no live document.
+                DELETE. May be called several times. None is a value, JSON null:
+                a function that changes its argument has to return it too.
+            default: what `change` gets (its own copy) if there is no live document.
 
         Raises:
-            NotFound: there is no live document and no default.
+            NotFound: there is no live document, and no default or nothing to delete.
             Conflict: it has siblings that no resolver settles; or
                 PreconditionFailed after `attempts` lost races. Nothing was written.
         """
-        for attempt in range(1, attempts + 1):
+        for attempt in count(1):
+            value, seen = self._current(key)
+            absent = value is _MISSING
+            if absent and default is _MISSING:
+                raise self._not_found(key)
+            changed = change(copy.deepcopy(default) if absent else value)
+            if absent and changed is DELETE:
+                raise self._not_found(key)
             try:
-                document = self.read(key)
-                value, seen = document.value, document.context
-            except NotFound:
-                if default is _MISSING:
-                    raise
-                value = json.loads(json.dumps(default))
-                _handle, absent = self._document(key)
-                if absent is not None and not absent.deleted:
-                    continue  # somebody has just made it
-                seen = absent.context if absent is not None else Context(self._prefix + key)
-            changed = change(value)
-            content = Content(None) if changed is DELETE else self._content(changed)
-            try:
-                return self._put(key, content, None, seen)
+                return self._put(key, Content(None) if changed is DELETE else self._content(changed), None, seen)
             except PreconditionFailed:
-                if attempt == attempts:
+                if attempt >= attempts:
                     raise
-                time.sleep(random.uniform(0, min(0.05, 0.0005 * 2**attempt)))
-        raise AssertionError("attempts must be at least 1")
+            time.sleep(random.uniform(0, min(0.05, 0.0005 * 2**attempt)))
+        raise AssertionError("unreachable")
 
     @contextlib.contextmanager
     def edit(self, key: str, *, default: Any = _MISSING) -> Iterator[Any]:
         """`with posts.edit(key) as value:` writes the changed value back when the block ends without an error.
 
+        For dicts and lists, which can be changed in place. An unchanged value is not written.
+
+        Args:
+            default: the value to begin with (a copy) if there is no live document.
+
         Raises:
+            NotFound: there is no live document and no default.
             PreconditionFailed: someone else wrote meanwhile. Nothing was
                 written; `modify` repeats instead.
         """
-        try:
-            document = self.read(key)
-            value, seen = document.value, document.context
-        except NotFound:
-            if default is _MISSING:
-                raise
-            value, seen = json.loads(json.dumps(default)), None
-        before = self._content(value).identity if seen is not None else None
+        value, seen = self._current(key)
+        before = None
+        if value is not _MISSING:
+            before = self._content(value).identity
+        elif default is _MISSING:
+            raise self._not_found(key)
+        else:
+            value = copy.deepcopy(default)
         yield value
         content = self._content(value)
         if content.identity != before:
-            self._put(key, content, None, seen if seen is not None else ABSENT)
+            self._put(key, content, None, seen)
 
     # --- many at once ------------------------------------------------------------------------------------------------
 
@@ -352,8 +372,8 @@ class Collection(MutableMapping[str, Any]):
             batch_rows: each batch is one transaction on each shard.
 
         Raises:
-            InvalidDocument, InvalidKey: with the key. The batches before it are
-                stored, nothing of its own.
+            InvalidDocument, InvalidKey: the message begins with the key. The
+                batches before it are stored, nothing of its own.
             PartialWrite: some shards committed a batch and others did not.
         """
         pairs = items.items() if isinstance(items, Mapping) else items
@@ -367,8 +387,11 @@ class Collection(MutableMapping[str, Any]):
             total += self._many(((key, Content(None)) for key in dict.fromkeys(batch) if key in live), batch_rows)
         return total
 
-    def get_many(self, keys: Iterable[str], *, on_conflict: OnConflict = "raise") -> Found:
+    def get_many(self, keys: Iterable[str], *, on_conflict: OnConflict | None = None) -> Found:
         """The values of many keys in the order asked for; the keys without one are in `missing`.
+
+        Args:
+            on_conflict: as in `items`. What is skipped is in neither.
 
         One query for each shard and some hundred keys; shards one after another.
         """
@@ -386,14 +409,19 @@ class Collection(MutableMapping[str, Any]):
                 for key, *row in shard.database.ask(sql.VALUES(len(params) - 1), params):
                     rows.setdefault(key, []).append(tuple(row))
         for key in wanted:
-            live = [row for row in rows.get(self._prefix + key, ()) if row[0] != TOMBSTONE]
+            live = [row for row in rows.get(self._full(key), ()) if row[0] != TOMBSTONE]
             if not live:
                 found.missing.append(key)
             elif len(live) == 1:
                 found[key] = handle.codec_named(live[0][1]).decode(live[0][2])
             elif on_conflict != "skip":
-                with contextlib.suppress(NotFound):  # deleted meanwhile
-                    found[key] = self.read(key, on_conflict=None if on_conflict == "raise" else on_conflict).value
+                try:
+                    found[key] = self.read(key, on_conflict=on_conflict).value
+                except NotFound:  # says the resolver, or deleted meanwhile
+                    found.missing.append(key)
+            else:
+                with contextlib.suppress(Conflict, NotFound):  # identical siblings are one
+                    found[key] = self.read(key, on_conflict="raise").value
         return found
 
     # --- history -----------------------------------------------------------------------------------------------------
@@ -404,7 +432,7 @@ class Collection(MutableMapping[str, Any]):
         Raises NotFound if nothing was ever stored under the key.
         """
         handle = self._needed(key)
-        return map(self._shown, history(handle, self._prefix + key))
+        return map(self._shown, history(handle, self._full(key)))
 
     def version(self, key: str, rev: str) -> Document:
         """One version by its rev.
@@ -414,13 +442,9 @@ class Collection(MutableMapping[str, Any]):
             HistoryPruned: it had, and its body is gone.
         """
         handle = self._needed(key)
-        version = version_at(handle, self._prefix + key, rev)
-        if version.stub and version.deleted:
-            version = version._replace(stub=False)
-        value = handle.value(version, self._prefix + key)
-        document = handle.show(self._prefix + key, version, Context(self._prefix + key, version.clock, (rev,)), value)
-        seen = version.clock.with_dots(version.dots)
-        return self._shown(replace(document, context=Context(self._prefix + key, seen, (rev,))))
+        full = self._full(key)
+        version = version_at(handle, full, rev)
+        return self._shown(shown(full, version, context_of(full, [version]), handle.value(version, full)))
 
     def diff(self, key: str, old: str, new: str | None = None) -> list[dict[str, Any]]:
         """How to get from one version to another, as a JSON Patch (RFC 6902).
@@ -528,7 +552,7 @@ class Collection(MutableMapping[str, Any]):
                 keys = [row[0] for row in shard.database.ask(sql.RIVALS, bounds)]
                 for key in keys:
                     if key.startswith(self._prefix):
-                        _handle, document = self._document(key[len(self._prefix) :])
+                        document = self._document(key[len(self._prefix) :])
                         if document is not None and document.conflicted:
                             yield document
                 if len(keys) < PAGE_KEYS:
@@ -539,38 +563,38 @@ class Collection(MutableMapping[str, Any]):
         """Settles a document: one version that supersedes all its siblings.
 
         Args:
-            answer: the value, DELETE, or a resolver that is given the siblings
-                and their common ancestor. Without it, the collection's resolver.
+            answer: a resolver, which is given the siblings and their common
+                ancestor if there are several; or what it would answer: a value,
+                which is stored in any case, DELETE or KEEP. Without it, the
+                collection's resolver, which may be the store's.
 
         Returns:
-            The document; unchanged if it was at peace or the resolver said KEEP.
+            The document; unchanged if it was at peace or the answer is KEEP.
 
         Raises:
-            NotFound: nothing is stored under the key.
+            NotFound: nothing was ever stored under the key.
+            Conflict: there is neither an answer nor a resolver. Nothing was written.
             ResolverError: the resolver failed. The siblings are as they were.
         """
         resolver = self.resolver if answer is _MISSING else answer
         if answer is _MISSING and resolver is None:
             raise Conflict(f"resolve({key!r}) needs an answer: the collection has no resolver. Nothing was written.")
-        for attempt in range(1, attempts + 1):
-            handle, document = self._document(key)
+        for attempt in count(1):
+            document = self._document(key)
             if document is None:
                 raise self._not_found(key)
-            if callable(resolver) and resolver is not DELETE:
-                if not document.conflicted:
-                    return document
-                decided = self._decided(handle, document, resolver)
-                if decided is KEEP:
-                    return document
-            else:
-                decided = resolver
+            decided = resolver
+            if callable(resolver):
+                decided = self._decided(document, resolver) if document.conflicted else KEEP
+            if decided is KEEP:
+                return document
             content = Content(None) if decided is DELETE else self._content(decided)
             try:
                 return self._put(key, content, document.context, document.context)
             except PreconditionFailed:
-                if attempt == attempts:
+                if attempt >= attempts:
                     raise
-        raise AssertionError("attempts must be at least 1")
+        raise AssertionError("unreachable")
 
     def prefixed(self, prefix: str) -> Collection:
         """The documents whose keys begin so, as a collection of its own whose keys leave the prefix out."""
@@ -581,7 +605,21 @@ class Collection(MutableMapping[str, Any]):
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _handle(self) -> Handle | None:
-        return self._store.handle(self.name, codec=self._codec)
+        return self._store.handle(self.name)
+
+    def _full(self, key: str) -> str:
+        """The key in the collection. What is no text stays as it is, for `check_key` to refuse."""
+        return self._prefix + key if self._prefix and isinstance(key, str) else key
+
+    def _writable(self, keys: Iterable[str]) -> Handle:
+        """The handle for a write of these keys, which creates the collection unless one of them is refused."""
+        handle = self._handle()
+        if handle is None:
+            for key in keys:
+                check_key(key)
+            handle = self._store.handle(self.name, create=True)
+            assert handle is not None
+        return handle
 
     def _needed(self, key: str | None = None) -> Handle:
         handle = self._handle()
@@ -594,23 +632,22 @@ class Collection(MutableMapping[str, Any]):
         return handle
 
     def _content(self, value: Any) -> Content:
-        handle = self._store.handle(self.name, codec=self._codec, create=True)
-        assert handle is not None
-        return handle.content(value)
+        """A value as it is stored. Raises InvalidDocument if it cannot be kept exactly."""
+        name, body = self._codec.encode(value)
+        return Content(self._codec.identity(value), name, body)
 
     def _named_content(self, key: str, value: Any) -> Content:
         try:
             return self._content(value)
-        except StoreError as error:
-            error.add_note(f"in the document {key!r}")
-            raise
+        except InvalidDocument as error:
+            raise InvalidDocument(f"{key!r}: {error}", error.path) from error
 
     def _value(self, key: str) -> Any:
         """The value of a document, or _MISSING: the path of every plain read."""
         handle = self._handle()
         if handle is None:
             return _MISSING
-        full = self._prefix + key if self._prefix else key
+        full = self._full(key)
         shard, definition, _part = handle.place(full)
         try:
             rows = shard.database.read().rows(sql.VALUE, (definition.id, full))
@@ -626,29 +663,31 @@ class Collection(MutableMapping[str, Any]):
         except NotFound:
             return _MISSING
 
-    def _document(self, key: str) -> tuple[Handle, Document | None]:
+    def _document(self, key: str) -> Document | None:
         """The document as stored, a tombstone too; None if there never was one."""
         handle = self._handle()
         if handle is None:
-            return self._create_handle(), None
-        full = self._prefix + key
+            return None
+        full = self._full(key)
         shard, definition, _part = handle.place(full)
         rows = shard.database.ask(sql.HEADS_WITH_BODY(1), (definition.id, full))
         if not rows:
-            return handle, None
-        return handle, self._shown(handle.document(full, [version_of(row[2:], row[1]) for row in rows]))
+            return None
+        return self._shown(handle.document(full, [version_of(row[2:], row[1]) for row in rows]))
 
-    def _create_handle(self) -> Handle:
-        handle = self._store.handle(self.name, codec=self._codec, create=True)
-        assert handle is not None
-        return handle
+    def _current(self, key: str) -> tuple[Any, Context]:
+        """The value as `read` shows it, _MISSING if it shows none, and the context of who goes on from there."""
+        document = self._document(key)
+        if document is None:
+            return _MISSING, Context(self._full(key))
+        value = _MISSING
+        if not document.deleted:
+            value = self._settled(document) if document.conflicted else document.value
+        return _MISSING if value is DELETE else value, document.context
 
     def _shown(self, document: Document) -> Document:
         """A document under the key that this view knows it by."""
-        if not self._prefix:
-            return document
-        siblings = tuple(replace(sibling, key=sibling.key[len(self._prefix) :]) for sibling in document.siblings)
-        return replace(document, key=document.key[len(self._prefix) :], siblings=siblings)
+        return unprefixed(document, len(self._prefix))
 
     def _put(
         self, key: str, content: Content, context: Context | str | None = None, match: Match | None = None
@@ -663,17 +702,15 @@ class Collection(MutableMapping[str, Any]):
         match: Match | None,
         stamp_us: int | None,
     ) -> Document:
-        full = self._prefix + key
+        full = self._full(key)
         if isinstance(context, str):
             context = Context.parse(context)
-        for given in (context, match):
-            if isinstance(given, Context) and given.key != full:
-                raise InvalidToken(
-                    f"put of {full!r} refused: the context is of {given.key!r}. Nothing was written. Pass the context "
-                    f"that read() gave for this key."
-                )
+        if isinstance(context, Context):
+            context = self._own(key, context)
+        if isinstance(match, Context):
+            match = self._own(key, match)
         for attempt in (1, 2):
-            handle = self._create_handle()
+            handle = self._writable([full])
             shard, definition, part = handle.place(full)
             try:
                 [written] = self._store.write(
@@ -684,12 +721,23 @@ class Collection(MutableMapping[str, Any]):
                     raise
                 self._store.forget(self.name)  # dropped and made again by another process
             except PreconditionFailed as error:
-                _handle, document = self._document(key)
-                raise PreconditionFailed(str(error), document) from None
+                raise PreconditionFailed(str(error), self._document(key)) from None
             else:
                 heads = self._with_bodies(handle, full, written.heads, written.version, content)
                 return self._shown(handle.document(full, heads))
         raise AssertionError("unreachable")
+
+    def _own(self, key: str, context: Context) -> Context:
+        """A context of this key, as the shard knows it."""
+        full = self._full(key)
+        if context == Context(key):
+            return Context(full)  # nothing was seen, so nothing says which view's key it is
+        if context.key != full:
+            raise InvalidToken(
+                f"write of {full!r} refused: the context is of {context.key!r}. Nothing was written. Pass the context "
+                f"that read() gave for this key."
+            )
+        return context
 
     def _with_bodies(
         self, handle: Handle, key: str, heads: Sequence[Version], version: Version, content: Content
@@ -710,10 +758,10 @@ class Collection(MutableMapping[str, Any]):
         prefix = self._prefix
         for batch in _batches(pairs, batch_rows):
             for attempt in (1, 2):
-                handle = self._create_handle()
+                handle = self._writable(self._full(key) for key, _content in batch)
                 works = []
                 for key, content in batch:
-                    full = prefix + key if prefix else key
+                    full = self._full(key) if prefix else key
                     shard, definition, part = handle.place(full)
                     works.append((shard, definition, Put(full, part, content)))
                 try:
@@ -729,8 +777,9 @@ class Collection(MutableMapping[str, Any]):
     def _by_shard(self, handle: Handle, keys: Iterable[str]) -> Iterator[tuple[Any, Any, list[str]]]:
         groups: dict[int, tuple[Any, Any, list[str]]] = {}
         for key in keys:
-            shard, definition, _part = handle.place(self._prefix + key)
-            groups.setdefault(id(shard), (shard, definition, []))[2].append(self._prefix + key)
+            full = self._full(key)
+            shard, definition, _part = handle.place(full)
+            groups.setdefault(id(shard), (shard, definition, []))[2].append(full)
         yield from groups.values()
 
     def _states(self, keys: Iterable[str]) -> set[str]:
@@ -747,16 +796,36 @@ class Collection(MutableMapping[str, Any]):
                         live.add(row[0][len(self._prefix) :])
         return live
 
-    def _decided(self, handle: Handle, document: Document, resolver: Resolver) -> Any:
-        """What a resolver makes of a conflicted document."""
-        revs = [sibling.rev for sibling in document.siblings]
-        base = base_of(handle, self._prefix + document.key, revs)
-        shown = [Sibling(each.rev, each.value, False, each.stamp) for each in document.siblings]
-        ancestor = None
-        if base is not None:
-            value = handle.value(base, document.key)
-            ancestor = Sibling(base.rev, value, base.deleted, base.stamp)
-        return decide(resolver, Siblings(document.key, tuple(shown), ancestor))
+    def _settled(self, document: Document, on_conflict: OnConflict | None = None) -> Any:
+        """What readers of a conflicted document are shown: the resolver's value, or DELETE for nothing.
+
+        Raises:
+            Conflict: nobody settles it.
+        """
+        if self.resolver is not None and on_conflict is None:
+            answer = self._decided(document, self.resolver)
+            if answer is not KEEP:
+                return answer
+        raise self._conflict(document)
+
+    def _decided(self, document: Document, resolver: Resolver) -> Any:
+        """What a resolver makes of a conflicted document: DELETE, KEEP, or a value as it would be read once stored."""
+        handle = self._needed(document.key)
+        full = self._full(document.key)
+        base = base_of(handle, full, [sibling.rev for sibling in document.siblings])
+        ancestor = None if base is None else Sibling(base.rev, handle.value(base, full), base.deleted, base.stamp)
+        siblings = tuple(Sibling(each.rev, each.value, False, each.stamp) for each in document.siblings)
+        answer = decide(resolver, Siblings(document.key, siblings, ancestor))
+        if answer is DELETE or answer is KEEP:
+            return answer
+        try:
+            name, body = self._codec.encode(answer)
+        except InvalidDocument as error:
+            raise ResolverError(
+                f"the resolver's answer for {document.key!r} in {self.name!r} cannot be stored: {error} Its "
+                f"{len(siblings)} siblings are as they were."
+            ) from error
+        return handle.codec_named(name).decode(body)  # the resolver may keep what it returned, and change it
 
     def _not_found(self, key: str) -> NotFound:
         return NotFound(f"{key!r} in {self.name!r}: nothing live is stored under it. history() shows what was.")
@@ -773,13 +842,8 @@ class Collection(MutableMapping[str, Any]):
         """What `items` iterates over: all live documents of a snapshot taken when it begins."""
         handle = self._handle()
         if handle is None:
-            return
-        ask = self.resolver is not None and on_conflict is None
-        yield from Snapshot(handle, self._prefix).rows("skip" if ask else on_conflict)
-        if ask:
-            for document in self.conflicts():
-                with contextlib.suppress(NotFound):
-                    yield document.key, self.read(document.key).value
+            return iter(())
+        return Snapshot(handle, self._prefix).rows(on_conflict, self._settled if self.resolver is not None else None)
 
     def _sorted_keys(self, prefix: str, start: str | None, end: str | None, reverse: bool) -> Iterator[str]:
         """Live keys in byte order, from all shards."""
@@ -791,6 +855,7 @@ class Collection(MutableMapping[str, Any]):
         if end is not None:
             ends.append(self._prefix + end)
         high = min((bound for bound in ends if bound is not None), default=None)
+        low, high = _bound(low), None if high is None else _bound(high)
         streams = [_pages(shard, definition, low, high, reverse) for shard, definition, _a, _b in handle.runs()]
         cut = len(self._prefix)
         return (key[cut:] for key in heapq.merge(*streams, reverse=reverse))
@@ -844,6 +909,12 @@ def _batches(items: Iterable[D], size: int) -> Iterator[list[D]]:
             batch = []
     if batch:
         yield batch
+
+
+def _bound(text: str) -> str:
+    """The same place between keys, said without the NUL that no key has and PostgreSQL refuses."""
+    start, nul, _rest = text.partition("\0")
+    return start + "\x01" if nul else start
 
 
 def _after_prefix(prefix: str) -> str | None:

@@ -41,7 +41,8 @@ class Version(NamedTuple):
     `codec`, None for a tombstone. A `stub` keeps the ancestry of a version whose
     body is not here. `id` is the commit order at this replica, 0 if not stored.
 
-    rev, parents, deleted, stamp and body never change; dots and clock may grow.
+    rev, parents, deleted and body never change. dots and clock may grow, and the
+    stamp becomes the earliest where copies with different ones meet.
     """
 
     rev: str
@@ -286,7 +287,9 @@ def united(stored: Version, row: Version) -> Version:
     """Two copies of one version made one: all dots, all that either had seen, and the body if either has it."""
     dots = stored.dots if stored.dots == row.dots else tuple(sorted({*stored.dots, *row.dots}))
     parents = stored.parents if stored.parents == row.parents else tuple(dict.fromkeys(stored.parents + row.parents))
-    merged = stored._replace(dots=dots, parents=parents, clock=stored.clock | row.clock)
+    # The same edit may be made twice at different times: it was made when it was first made, at every replica.
+    stamp = min(stored.stamp, row.stamp)
+    merged = stored._replace(dots=dots, parents=parents, clock=stored.clock | row.clock, stamp=stamp)
     if stored.stub and not row.stub:
         merged = merged._replace(stub=False, codec=row.codec, body=row.body)
     return merged
@@ -329,7 +332,8 @@ def common_ancestor(revs: Sequence[str], versions: Mapping[str, Version]) -> Ver
     criss-cross: no single state is what all of them changed).
     """
     shared = set.intersection(*({rev} | ancestors_of(rev, versions) for rev in revs))
-    lowest = shared - set().union(*(ancestors_of(rev, versions) for rev in shared))
+    # What lies between two of them is one of them too, so whoever has a descendant here has a child here.
+    lowest = shared - {parent for rev in shared if rev in versions for parent in versions[rev].parents}
     bases = [versions[rev] for rev in lowest if rev in versions]
     if len(bases) != 1 or len(lowest) != 1 or bases[0].stub:
         return None

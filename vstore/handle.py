@@ -54,7 +54,7 @@ class Handle:
         return self.shards[owner], self.definitions[owner], part
 
     def runs(self) -> list[tuple[Shard, Definition, int, int]]:
-        """For each shard the contiguous run of partitions it holds: (shard, definition, first part, one past the last)."""
+        """For each shard the contiguous run of partitions it holds: (shard, definition, first part, end)."""
         found = []
         for index, (shard, definition) in enumerate(zip(self.shards, self.definitions, strict=True)):
             parts = [part for part, owner in enumerate(self.owners) if owner == index]
@@ -129,6 +129,14 @@ def document_of(
 def shown(key: str, version: Version, context: Context, value: Any) -> Document:
     """One version as a document without siblings."""
     return Document(key, value, version.rev, version.parents, version.deleted, version.stamp, context)
+
+
+def unprefixed(document: Document, cut: int) -> Document:
+    """The document and its siblings under their key without its first characters."""
+    if not cut:
+        return document
+    siblings = tuple(replace(sibling, key=sibling.key[cut:]) for sibling in document.siblings)
+    return replace(document, key=document.key[cut:], siblings=siblings)
 
 
 def seq_of(id_: int) -> int:

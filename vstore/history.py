@@ -14,7 +14,7 @@ from typing import Any
 
 from vstore.document import Document, Version, common_ancestor, context_of, heads_among
 from vstore.errors import Conflict, HistoryPruned, NotFound
-from vstore.handle import Handle
+from vstore.handle import Handle, shown, unprefixed
 from vstore.hlc import iso
 from vstore.scan import Items, OnConflict, Values, bodies_of
 from vstore.shard import Definition, Shard
@@ -49,13 +49,17 @@ def history(handle: Handle, key: str) -> Iterator[Document]:
     """Every version of a document that still has its body, newest first: by stamp, then as committed here.
 
     Raises:
-        NotFound: nothing was ever stored under the key.
+        NotFound: nothing was ever stored under the key. Raised at once, before the first is asked for.
 
     Reads one shard. Cost grows with the versions of `key`, not with the store.
     """
     versions = versions_of(handle, key)
     if not versions:
         raise NotFound(f"{key!r} in {handle.name!r}: nothing was ever stored under it.")
+    return _newest_first(handle, key, versions)
+
+
+def _newest_first(handle: Handle, key: str, versions: Mapping[str, Version]) -> Iterator[Document]:
     shard, _definition, _part = handle.place(key)
     newest = sorted(versions.values(), key=lambda version: (version.stamp, version.id), reverse=True)
     kept = [version for version in newest if not version.stub]
@@ -65,12 +69,9 @@ def history(handle: Handle, key: str) -> Iterator[Document]:
         with shard.database.snapshot() as connection:
             bodies = bodies_of(connection, ids)
         for version in page:
-            yield handle.show(
-                key,
-                version,
-                context_of(key, [version]),
-                handle.value(version._replace(body=bodies.get(version.id)), key),
-            )
+            if version.deleted or bodies.get(version.id) is not None:  # else it has been pruned since
+                value = handle.value(version._replace(body=bodies.get(version.id)), key)
+                yield shown(key, version, context_of(key, [version]), value)
 
 
 def base_of(handle: Handle, key: str, revs: Sequence[str]) -> Version | None:
@@ -92,7 +93,7 @@ class Past(Mapping[str, Any]):
         return f"<{self._handle.name!r} at {iso(self.moment_us)}>"
 
     def read(self, key: str) -> Document:
-        """The document as this store would have shown it at the moment, siblings included.
+        """The document at the moment: its siblings if there were several, the tombstone if it was deleted.
 
         Raises:
             NotFound: nothing had been recorded under `key` by then.
@@ -100,14 +101,15 @@ class Past(Mapping[str, Any]):
 
         Reads one shard. Cost grows with the versions of `key`.
         """
-        shard, definition, _part = self._handle.place(self._prefix + key)
+        full = self._prefix + key
+        shard, definition, _part = self._handle.place(full)
         with shard.database.snapshot() as connection:
-            found = self._heads(connection, definition, [self._prefix + key])
+            found = self._heads(connection, definition, [full])
         if not found:
             raise NotFound(
                 f"{key!r} in {self._handle.name!r}: nothing had been stored under it by {iso(self.moment_us)}."
             )
-        return self._handle.document(*found[0])
+        return unprefixed(self._handle.document(*found[0]), len(self._prefix))
 
     def __getitem__(self, key: str) -> Any:
         """The value at the moment.
@@ -163,10 +165,10 @@ class Past(Mapping[str, Any]):
                     f"{iso(self.moment_us)}. Say on_conflict='winner' or 'skip', or use documents().",
                     document,
                 )
-            yield document.key[len(self._prefix) :], document.value
+            yield document.key, document.value
 
     def __iter__(self) -> Iterator[str]:
-        return (document.key[len(self._prefix) :] for document in self.documents())
+        return (document.key for document in self.documents())
 
     def __len__(self) -> int:
         return sum(1 for _ in self.documents())
@@ -183,7 +185,7 @@ class Past(Mapping[str, Any]):
             for key, heads in found:
                 document = self._handle.document(key, heads)
                 if not document.deleted:
-                    yield document
+                    yield unprefixed(document, len(self._prefix))
             if len(inside) < PAGE_KEYS:
                 return
             after, first = keys[-1], False
@@ -207,7 +209,7 @@ class Past(Mapping[str, Any]):
             for head in found:
                 if head.stub and not head.deleted:
                     raise HistoryPruned(
-                        f"{key!r} in {self._handle.name!r} was at {head.rev} at {iso(self.moment_us)}, and that version "
+                        f"{key!r} in {self._handle.name!r} was at {head.rev} at {iso(self.moment_us)}, and this version "
                         f"has been pruned. Nothing was changed. Raise the retention to keep more from now on."
                     )
         bodies = bodies_of(connection, [head.id for _, found in heads for head in found if not head.deleted])

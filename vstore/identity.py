@@ -13,7 +13,7 @@ that this machine writes, a small file in the state directory holds
 A partition goes on with its actor only if both agree. If anything differs, or
 the file is gone, the partition gets a new actor and a new feed id, which costs
 one row. That also happens, harmlessly, after a crash between the note and the
-commit. Under relaxed durability an unclean end is distrusted as a whole.
+commit. An unclean end of a session with relaxed durability is distrusted as a whole.
 
 On a database server other clients advance the counters too, so there the note
 is a lower bound, and the server's own identity, noted in the database, carries
@@ -26,24 +26,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import mmap
+import logging
 import os
 import struct
-import threading
 from pathlib import Path
 
 from vstore.sql.dialects import machine_id
 
 try:
     import fcntl
-except ImportError:  # without locks and shared memory maps nothing is provable, and every opening gets new actors
+except ImportError:  # without locks on files nothing is provable, and every opening gets new actors
     fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger("vstore")
 
 _HEADER_BYTES = 64
 _OPEN = b"vstore proof 1 open".ljust(_HEADER_BYTES)
+_RELAXED = b"vstore proof 1 open, relaxed".ljust(_HEADER_BYTES)
 _CLEAN = b"vstore proof 1 clean".ljust(_HEADER_BYTES)
 _SLOT = struct.Struct("<QQ")
-_GROWTH_SLOTS = 256
 
 
 def state_directory() -> Path:
@@ -79,20 +80,12 @@ class Proof:
         and the session begins with new actors.
         """
         self._exact = exact
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._map: mmap.mmap | None = None
+        self._durable = durable
+        self._path = directory / f"{hashlib.sha256(f'{shard} {identity}'.encode()).hexdigest()[:32]}.proof"
         self._file = -1
         self._memory: dict[int, tuple[int, int]] = {}
-        if fcntl is None:
-            return
-        name = hashlib.sha256(f"{shard} {identity}".encode()).hexdigest()[:32]
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(directory / f"{name}.proof", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            self._begin(durable)
-        except OSError:
-            self._drop()
+        """Notes that could not be written to the file. They prove as much, but only to this process."""
+        self._begin()
 
     def confirms(self, partition: int, actor: str, seq: int) -> bool:
         """Whether the partition's actor may mint the next dot after `seq`. Ask while holding the partition's lock."""
@@ -103,58 +96,64 @@ class Proof:
 
     def note(self, partition: int, actor: str, seq: int) -> None:
         """Writes down, just before the commit, where the partition will be after it."""
-        if self._map is None:
-            self._memory[partition] = (_short(actor), seq)
-        else:
-            _SLOT.pack_into(self._reaching(partition), _place(partition), _short(actor), seq)
+        if self._file >= 0:
+            try:
+                # Written and not mapped: on a full disk a write fails, but a store to a mapped page kills the process.
+                os.pwrite(self._file, _SLOT.pack(_short(actor), seq), _place(partition))
+                self._memory.pop(partition, None)
+            except OSError as error:
+                log.warning("no proof of partition %d in %s: %s", partition, self._path, error)
+            else:
+                return
+        self._memory[partition] = (_short(actor), seq)
+
+    def after_fork(self) -> None:
+        """In a forked child: a session of its own. A lock on a file is shared with the parent, and ends with it."""
+        self._drop()
+        self._begin()
 
     def close(self) -> None:
         """Ends the session; the last one to leave notes that the end was clean."""
-        if self._map is not None and self._pid == os.getpid():  # a forked child leaves the parent's session alone
+        if self._file >= 0:
             with contextlib.suppress(OSError):
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while others are in
-                self._map[:_HEADER_BYTES] = _CLEAN
-                self._map.flush()
+                os.pwrite(self._file, _CLEAN, 0)
         self._drop()
 
-    def _begin(self, durable: bool) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            fcntl.flock(self._file, fcntl.LOCK_SH)  # another session is open, and has judged the last one
-            self._map = mmap.mmap(self._file, 0)
+    def _begin(self) -> None:
+        if fcntl is None:
             return
-        if os.fstat(self._file).st_size < _HEADER_BYTES:
-            os.ftruncate(self._file, _place(_GROWTH_SLOTS))
-        self._map = mmap.mmap(self._file, 0)
-        # With full durability no failure takes back a commit, so a note that still agrees proves as much after a
-        # kill as after a clean end. Otherwise a failing machine may have lost commits and notes alike.
-        if not durable and self._map[:_HEADER_BYTES] != _CLEAN:
-            self._map[_HEADER_BYTES:] = bytes(len(self._map) - _HEADER_BYTES)
-        self._map[:_HEADER_BYTES] = _OPEN
-        fcntl.flock(self._file, fcntl.LOCK_SH)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # another session is open, and has judged the last one
+                fcntl.flock(self._file, fcntl.LOCK_SH)
+                if not self._durable:
+                    os.pwrite(self._file, _RELAXED, 0)
+                return
+            # With full durability no failure takes back a commit, so a note that still agrees proves as much after a
+            # kill as after a clean end. Otherwise a failing machine may have lost commits and notes alike.
+            if os.pread(self._file, _HEADER_BYTES, 0) == _RELAXED:
+                os.ftruncate(self._file, 0)
+            os.pwrite(self._file, _OPEN if self._durable else _RELAXED, 0)
+            fcntl.flock(self._file, fcntl.LOCK_SH)
+        except OSError as error:
+            log.warning("no proofs can be kept in %s, so each session begins with new actors: %s", self._path, error)
+            self._drop()
 
     def _noted(self, partition: int) -> tuple[int, int]:
-        if self._map is None:
-            return self._memory.get(partition, (0, 0))
-        actor, seq = _SLOT.unpack_from(self._reaching(partition), _place(partition))
+        noted = self._memory.get(partition)
+        if noted is not None:
+            return noted
+        slot = os.pread(self._file, _SLOT.size, _place(partition)) if self._file >= 0 else b""
+        if len(slot) < _SLOT.size:  # beyond the last note
+            return 0, 0
+        actor, seq = _SLOT.unpack(slot)
         return actor, seq
 
-    def _reaching(self, partition: int) -> mmap.mmap:
-        """The map, grown if need be so that it has the partition's slot."""
-        assert self._map is not None
-        if _place(partition + 1) > len(self._map):
-            with self._lock:
-                size = os.fstat(self._file).st_size  # another process may have grown it
-                if size < _place(partition + 1):
-                    os.ftruncate(self._file, _place(partition + _GROWTH_SLOTS))
-                self._map = mmap.mmap(self._file, 0)
-        return self._map
-
     def _drop(self) -> None:
-        if self._map is not None:
-            self._map.close()
-            self._map = None
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

@@ -8,13 +8,16 @@ common ancestors of heads, which a merge needs as its base.
 
 from __future__ import annotations
 
+import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from vstore.document import Version, ancestors_of
 from vstore.errors import ConfigurationError
 from vstore.handle import Handle
+from vstore.partition import part_of
 from vstore.shard import Definition, Shard
 from vstore.sql import statements as sql
 from vstore.sql.rows import version_of
@@ -48,7 +51,7 @@ def prune(
     """
     if keep_last is None and keep_days is None:
         raise ConfigurationError("prune() needs keep_last= or keep_days=. Nothing was pruned.")
-    if (keep_last is not None and keep_last < 1) or (keep_days is not None and keep_days < 0):
+    if (keep_last is not None and keep_last < 1) or (keep_days is not None and not 0 <= keep_days < math.inf):
         raise ConfigurationError(
             f"keep_last={keep_last!r}, keep_days={keep_days!r} refused: keep at least 1 version, and 0 days or more. "
             f"Nothing was pruned."
@@ -64,7 +67,8 @@ def prune(
             page = [row[0] for row in shard.database.ask(statement, bounds)]
             keys = [key for key in page if key.startswith(prefix)]
             if keys:
-                total = _prune_page(shard, definition, keys, keep_last, oldest_us, dry_run, total)
+                parts = {part_of(key, handle.partitions) for key in keys}
+                total = _prune_page(shard, definition, keys, parts, keep_last, oldest_us, dry_run, total)
                 if progress is not None:
                     progress(total)
             if len(keys) < PAGE_KEYS:
@@ -77,7 +81,7 @@ def prunable(
     versions: Mapping[str, Version], heads: set[str], keep_last: int | None, oldest_us: int | None
 ) -> list[Version]:
     """The versions of one key that a rule lets go of. Pure."""
-    pinned = heads | _common_ancestors(heads, versions)
+    pinned = heads | common_ancestors(heads, versions)
     newest = sorted(versions.values(), key=lambda version: (version.stamp, version.id), reverse=True)
     return [
         version
@@ -90,33 +94,42 @@ def prunable(
     ]
 
 
-def _common_ancestors(heads: set[str], versions: Mapping[str, Version]) -> set[str]:
-    """The lowest common ancestors of each two heads."""
-    lines = {head: ancestors_of(head, versions) for head in heads}
-    found: set[str] = set()
-    ordered = sorted(heads)
-    for place, one in enumerate(ordered):
-        for other in ordered[place + 1 :]:
-            shared = lines[one] & lines[other]
-            found |= shared - set().union(*(ancestors_of(rev, versions) for rev in shared))
-    if len(ordered) > 2:
-        shared = set.intersection(*lines.values())
-        found |= shared - set().union(*(ancestors_of(rev, versions) for rev in shared))
-    return found
+def common_ancestors(heads: set[str], versions: Mapping[str, Version]) -> set[str]:
+    """The lowest common ancestors of every two or more of the heads: any of them may be a merge's base. Pure.
+
+    Of the versions that the same heads descend from, those that none of the
+    others descends from. O(heads × versions).
+    """
+    reached: defaultdict[str, set[str]] = defaultdict(set)
+    for head in heads:
+        for rev in ancestors_of(head, versions):
+            reached[rev].add(head)
+    # What lies between two versions with the same heads has these heads too: who has a descendant has a child.
+    above = {
+        parent
+        for rev, found in reached.items()
+        if rev in versions
+        for parent in versions[rev].parents
+        if reached[parent] == found
+    }
+    return {rev for rev, found in reached.items() if len(found) > 1 and rev not in above}
 
 
 def _prune_page(
     shard: Shard,
     definition: Definition,
     keys: list[str],
+    parts: set[int],
     keep_last: int | None,
     oldest_us: int | None,
     dry_run: bool,
     total: Pruned,
 ) -> Pruned:
-    # The writer's place is held, so no head can appear that would need one of these as its base.
     with shard.transaction():
         connection = shard.database.read()
+        # As a writer does, here or in another process: so no head can appear that would need one of these as its base.
+        for chunk in sql.chunks(sorted(definition.base + part for part in parts)):
+            connection.rows(sql.LOCK_PARTITIONS(len(chunk)), chunk)
         versions: dict[str, dict[str, Version]] = {key: {} for key in keys}
         heads: dict[str, set[str]] = {key: set() for key in keys}
         for chunk in sql.chunks(keys):

@@ -24,7 +24,8 @@ from typing import Any, Literal
 from vstore.codecs import Codec, codec
 from vstore.document import Document, Version, heads_among, winner_first
 from vstore.errors import Conflict, HistoryPruned, NotFound
-from vstore.handle import Handle, partition_of, place_of, seq_of
+from vstore.handle import Handle, document_of, partition_of, place_of, unprefixed
+from vstore.resolvers import DELETE
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection, Database
 from vstore.sql.rows import version_of
@@ -113,17 +114,28 @@ class Snapshot(Mapping[str, Any]):
         """The values of `items`, in the same order."""
         return Values(self, on_conflict)
 
-    def rows(self, on_conflict: OnConflict | None = None) -> Iterator[tuple[str, Any]]:
-        """What `items` iterates over."""
-        cut = len(self._prefix)
+    def rows(
+        self, on_conflict: OnConflict | None = None, settle: Callable[[Document], Any] | None = None
+    ) -> Iterator[tuple[str, Any]]:
+        """What `items` iterates over.
+
+        Args:
+            settle: without `on_conflict`, gives the value of a document with
+                several live siblings, or DELETE to leave it out.
+        """
         for database, run in self._runs:
-            found = documents(
-                database, run, self._handle.codec_named, self._handle.name, on_conflict or "raise", self._prefix
+            yield from documents(
+                database,
+                run,
+                self._handle.codec_named,
+                self._handle.name,
+                on_conflict or "raise",
+                self._prefix,
+                settle if on_conflict is None else None,
             )
-            yield from ((key[cut:], value) for key, value in found) if cut else found
 
     def read(self, key: str) -> Document:
-        """The document at the snapshot, siblings included.
+        """The document at the snapshot: its siblings if there are several, the tombstone if it was deleted.
 
         Raises:
             NotFound: nothing had been written under the key.
@@ -138,7 +150,7 @@ class Snapshot(Mapping[str, Any]):
                 with database.snapshot() as connection:
                     heads = _heads_at(connection, run, [full], upto, bodies=True)
                 if heads:
-                    return self._handle.document(full, heads[0][1])
+                    return unprefixed(self._handle.document(full, heads[0][1]), len(self._prefix))
         raise NotFound(f"{key!r} in {self._handle.name!r}: nothing was stored under it at the snapshot.")
 
     def slices(self, count: int) -> Sequence[Slice]:
@@ -218,22 +230,30 @@ def documents(
     name: str,
     on_conflict: OnConflict,
     prefix: str = "",
+    settle: Callable[[Document], Any] | None = None,
 ) -> Iterator[tuple[str, Any]]:
-    """Every live document of a run as (key, value)."""
+    """Every live document of a run as (key without the prefix, value)."""
+    cut = len(prefix)
     last, decode = "", codec_named("json").decode
     for page in _scan(database, run, prefix, bodies=True):
-        for _id, state, key, content, body in page:
-            if state == LIVE:
-                writer = content
-            elif on_conflict == "skip":
+        for _id, state, key, writer, body in page:
+            if state != LIVE:
+                document = unprefixed(document_of(key, writer, name, codec_named), cut)
+                value = document.value
+                if document.conflicted and on_conflict != "winner":
+                    if on_conflict == "skip":
+                        continue
+                    if settle is None:
+                        revs = ", ".join(sibling.rev for sibling in document.siblings)
+                        raise Conflict(
+                            f"{document.key!r} in {name!r} has {len(document.siblings)} live siblings ({revs}). "
+                            f"Settle it with resolve(), or say on_conflict='winner' or 'skip'.",
+                            document,
+                        )
+                    value = settle(document)
+                if value is not DELETE:
+                    yield document.key, value
                 continue
-            elif on_conflict == "raise":
-                raise Conflict(
-                    f"{key!r} in {name!r} has {len(content)} live siblings ({', '.join(head.rev for head in content)}). "
-                    f"Settle it with resolve(), or say on_conflict='winner' or 'skip'."
-                )
-            else:
-                writer, body = content[0].codec, content[0].body
             if body is None:
                 raise HistoryPruned(
                     f"the version of {key!r} in {name!r} that was there when the snapshot was taken has been pruned "
@@ -241,13 +261,13 @@ def documents(
                 )
             if writer != last:
                 last, decode = writer, codec_named(writer).decode
-            yield key, decode(body)
+            yield key[cut:] if cut else key, decode(body)
 
 
 def _scan(database: Database, run: Run, prefix: str, *, bodies: bool) -> Iterator[list[Row]]:
     """Pages of every key of a run that was live at its positions.
 
-    A row is (id, LIVE, key, codec, body), or (id, RIVAL, key, live heads, None)
+    A row is (id, LIVE, key, codec, body), or (id, RIVAL, key, heads, None)
     for several siblings; without `bodies` only its first three are meant.
     """
     after, top = run.ends
@@ -309,7 +329,7 @@ def _row(key: str, heads: Sequence[Version]) -> list[Row]:
     first = min(head.id for head in live)
     if len(live) == 1:
         return [(first, LIVE, key, live[0].codec, live[0].body)]
-    return [(first, RIVAL, key, live, None)]
+    return [(first, RIVAL, key, heads, None)]
 
 
 def _note_changes(

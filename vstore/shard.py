@@ -99,6 +99,7 @@ class Request:
 
     definition: Definition
     works: Sequence[Put | Receive]
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
     results: list[Any] = field(default_factory=list)
     error: BaseException | None = None
     done: bool = False
@@ -140,8 +141,14 @@ class Shard:
         self._doubts: dict[tuple[int, str, bytes | None], tuple[int, str]] = {}
         self._open_plans: list[_Plan] = []  # of the transaction() that holds the writer's place
 
-    def apply(self, definition: Definition, works: Sequence[Put | Receive]) -> list[Any]:
+    def apply(
+        self, definition: Definition, works: Sequence[Put | Receive], checkpoints: Mapping[str, str] | None = None
+    ) -> list[Any]:
         """Does the works in order in one transaction; durable when it returns.
+
+        Args:
+            checkpoints: JSON texts by name, written in the same transaction, so
+                they are never ahead of the works nor behind them.
 
         Returns:
             `Written` for each Put, `Arrived` for each Receive.
@@ -153,7 +160,7 @@ class Shard:
             Unavailable: the database failed; `outcome_unknown` says whether
                 something may have been written after all.
         """
-        request = Request(definition, works)
+        request = Request(definition, works, checkpoints or {})
         if self.database.in_transaction:  # of this thread: it has the writer's place already
             with self.database.transaction() as connection:
                 self._open_plans.append(self._perform(connection, [request]))
@@ -267,6 +274,7 @@ class Shard:
                         request.results.append(self._put(connection, request.definition, partition, work, plan))
                     else:
                         request.results.append(self._receive(connection, request.definition, partition, work, plan))
+                plan.checkpoints.update(request.checkpoints)
             except PreconditionFailed as error:
                 request.error = error
         self._write(connection, plan)
@@ -418,11 +426,16 @@ class Shard:
                         adds.append((collection, key, head.id, TOMBSTONE if head.deleted else lives))
                 plan.versions += [version_row(version.id, collection, key, version) for version in held.inserted]
                 for version in held.grown.values():
-                    texts = " ".join(version.parents), dots_text(version.dots), clock_text(version.clock)
+                    lineage = (
+                        " ".join(version.parents),
+                        dots_text(version.dots),
+                        clock_text(version.clock),
+                        version.stamp,
+                    )
                     if version.rev in held.refilled:
-                        refills.append((int(version.stub), *texts, version.codec, version.body, version.id))
+                        refills.append((int(version.stub), *lineage, version.codec, version.body, version.id))
                     else:
-                        lineages.append((*texts, version.id))
+                        lineages.append((*lineage, version.id))
         plan.versions.sort()
         connection.run_many(sql.ADD_VERSION, plan.versions)
         connection.run_many(sql.GROW_LINEAGE, lineages)
@@ -522,7 +535,7 @@ class _Attempt:
 
     def __exit__(self, *error: Any) -> bool | None:
         ended = self._transaction.__exit__(*error)
-        if error[0] is None:
+        if error[0] is None and self._plans:
             self._shard._distrusted = False  # a new identity was written with the new actors
         return ended
 
@@ -532,13 +545,17 @@ class _Attempt:
 
 
 class _Transaction:
-    """The writer's place and an open transaction, for one thread."""
+    """The writer's place and an open transaction, for one thread; inside another of the same thread, a part of it."""
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
         self._attempt = _Attempt(shard)
+        self._joined = False
 
     def __enter__(self) -> None:
+        self._joined = self._shard.database.in_transaction
+        if self._joined:
+            return
         self._shard._writer.acquire()
         try:
             _connection, self._shard._open_plans = self._attempt.__enter__()
@@ -547,6 +564,8 @@ class _Transaction:
             raise
 
     def __exit__(self, *error: Any) -> None:
+        if self._joined:
+            return
         try:
             self._attempt.__exit__(*error)
         finally:

@@ -222,8 +222,17 @@ class Store:
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    def write(self, handle: Handle, works: Sequence[tuple[Shard, Definition, Put | Receive]]) -> list[Any]:
+    def write(
+        self,
+        handle: Handle,
+        works: Sequence[tuple[Shard, Definition, Put | Receive]],
+        checkpoints: Mapping[str, str] | None = None,
+    ) -> list[Any]:
         """Sends each work to its shard, in one transaction for each shard; durable when it returns.
+
+        Args:
+            checkpoints: JSON texts by name; each shard that gets a work writes
+                them in the transaction of its works.
 
         Returns:
             Their outcomes, in the order of `works`.
@@ -235,7 +244,7 @@ class Store:
         if len(works) == 1:
             shard, definition, work = works[0]
             self._only_shard(shard)
-            return shard.apply(definition, [work])
+            return shard.apply(definition, [work], checkpoints)
         groups: dict[int, list[int]] = {}
         for n, (shard, _definition, _work) in enumerate(works):
             groups.setdefault(id(shard), []).append(n)
@@ -245,7 +254,7 @@ class Store:
         def send(places: list[int]) -> None:
             shard, definition, _work = works[places[0]]
             try:
-                results = shard.apply(definition, [works[n][2] for n in places])
+                results = shard.apply(definition, [works[n][2] for n in places], checkpoints)
             except StoreError as error:
                 failed.update(dict.fromkeys(places, error))
             else:

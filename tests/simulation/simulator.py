@@ -354,8 +354,10 @@ class Simulation:
         return self._put(name, Write(self._read(name, key), winner.body))
 
     def _read(self, name: str, key: str, revs: list[str] | None = None) -> Read:
+        """A client reads; the token reaches it as text."""
         replica = self.replicas[name]
-        read = Read(key, replica.read(key, revs), tuple(replica.entries[key].heads if revs is None else revs))
+        context = Context.parse(str(replica.read(key, revs)))
+        read = Read(key, context, tuple(replica.entries[key].heads if revs is None else revs))
         self.reads = [*self.reads[1 - MEMORY :], read]
         return read
 

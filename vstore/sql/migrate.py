@@ -8,11 +8,12 @@ A database of a later format is refused, since what it means is not known here.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from vstore.errors import ConfigurationError, SchemaMismatch, Unavailable
+from vstore.errors import ConfigurationError, Corrupt, SchemaMismatch, StoreError, Unavailable
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection, Database
 from vstore.sql.schema import FORMAT, tables
@@ -28,11 +29,17 @@ _EXISTS = {
     "mariadb": "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'vs_meta'",
 }
 _ALONE = {
-    "sqlite": ("BEGIN IMMEDIATE", "COMMIT"),
+    "sqlite": (["BEGIN IMMEDIATE"], ["COMMIT"], ["ROLLBACK"]),
     # A lock for the transaction: two CREATE TABLE IF NOT EXISTS at once fail on PostgreSQL.
-    "postgresql": ("BEGIN; SELECT pg_advisory_xact_lock(7670734)", "COMMIT"),
-    "mariadb": ("SELECT GET_LOCK('vstore.migrate', 60)", "SELECT RELEASE_LOCK('vstore.migrate')"),
+    "postgresql": (["BEGIN", "SELECT pg_advisory_xact_lock(7670734)"], ["COMMIT"], ["ROLLBACK"]),
+    # Here DDL ends transactions, so the lock is the session's; its name is the server's, so it has the database's in it.
+    "mariadb": (
+        ["SELECT GET_LOCK(CONCAT('vstore.', MD5(DATABASE())), 60)"],
+        ["SELECT RELEASE_LOCK(CONCAT('vstore.', MD5(DATABASE())))"],
+        ["SELECT RELEASE_LOCK(CONCAT('vstore.', MD5(DATABASE())))"],
+    ),
 }
+"""How a migration begins to be alone in the database, ends, and gives up."""
 
 
 def meta_of(database: Database) -> dict[str, str]:
@@ -40,14 +47,24 @@ def meta_of(database: Database) -> dict[str, str]:
 
     Raises:
         SchemaMismatch: it has a format that this program does not read. Nothing was changed.
-        ConfigurationError: it cannot be opened at all.
+        ConfigurationError: it is no database, or cannot be opened at all.
+        Unavailable: others hold its locks.
     """
     try:
         connection = database.read()
         if not connection.text(_EXISTS[database.dialect.name]):
             return {}
         found = dict(connection.rows(sql.META))
+    except Corrupt as error:
+        if database.dialect.name == "sqlite" and database.dialect.code(error.__cause__ or error) == "SQLITE_NOTADB":
+            raise ConfigurationError(
+                f"{database.name} is a file, and no SQLite database. Nothing was changed. Give the path of a store, or "
+                f"one where there is no file yet."
+            ) from error.__cause__
+        raise
     except Unavailable as error:
+        if database.is_busy(error):
+            raise
         raise ConfigurationError(
             f"{database.name} cannot be opened: {error.__cause__}. Nothing was changed."
         ) from error
@@ -66,29 +83,35 @@ def prepare(database: Database, first_meta: Callable[[], Mapping[str, str]]) -> 
 
     Args:
         first_meta: asked for a blank database only: what to write into it.
+
+    Raises:
+        Unavailable: another process has been at it for a minute. Nothing was changed.
     """
     found = meta_of(database)
     if found and int(found["format"]) == FORMAT:
         return found
-    begin, end = _ALONE[database.dialect.name]
+    begin, end, give_up = _ALONE[database.dialect.name]
     connection = database.read()
-    for text in begin.split("; "):
-        connection.text(text)
+    for text in begin:
+        if connection.text(text) == [(0,)]:  # GET_LOCK timed out
+            raise Unavailable(f"another process is making the tables of {database.name}. Nothing was changed. Try again.")
     try:
         found = dict(connection.rows(sql.META)) if connection.text(_EXISTS[database.dialect.name]) else {}
         if "format" not in found:
             _create(database, connection)
-            connection.run_many(
-                sql.SET_META, [(name, value) for name, value in first_meta().items() if name not in found]
-            )
+            connection.run(sql.CLEAR_META)  # what a crash left there belongs to no store
+            connection.run_many(sql.SET_META, list(first_meta().items()))
             connection.run(sql.SET_META, ("format", str(FORMAT)))
         for number in range(int(found.get("format", FORMAT)) + 1, FORMAT + 1):
             STEPS[number](database, connection)
             connection.run(sql.CHANGE_META, (str(number), "format"))
     except BaseException:
-        connection.text("ROLLBACK")
+        for text in give_up:
+            with contextlib.suppress(StoreError):  # the connection may be gone, and the lock with it
+                connection.text(text)
         raise
-    connection.text(end)
+    for text in end:
+        connection.text(text)
     return dict(connection.rows(sql.META))
 
 

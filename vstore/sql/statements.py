@@ -106,6 +106,8 @@ _joined = head.join(version, version.c.id == head.c.id)
 META = Statement("meta", select(meta.c.name, meta.c.value))
 SET_META = Statement("set meta", insert(meta), "name", "value")
 CHANGE_META = Statement("change meta", update(meta).where(meta.c.name == _p("n")).values(value=_p("v")), "v", "n")
+LOCK_META = Statement("lock meta", select(meta.c.value).where(meta.c.name == _p("n")).with_for_update(), "n")
+CLEAR_META = Statement("clear meta", delete(meta))
 
 COLLECTIONS = Statement(
     "collections",
@@ -255,6 +257,18 @@ VERSIONS = _sized(
         *_items(size),
     )
 )
+STAMPED = _sized(
+    lambda size, items: Statement(
+        "versions of keys with a stamp in a range",
+        select(as_text(version.c.key), version.c.stamp, version.c.deleted, version.c.stub, version.c.codec, version.c.id)
+        .where(version.c.collection == _p("c"), version.c.key.in_(items))
+        .where(version.c.stamp >= _p("a"), version.c.stamp <= _p("b")),
+        "c",
+        "a",
+        "b",
+        *_items(size),
+    )
+)
 VERSION = Statement(
     "one version",
     select(version.c.body, *_lineage).where(
@@ -278,21 +292,25 @@ GROW_VERSION = Statement(
     "grow a version",
     update(version)
     .where(version.c.id == _p("i"))
-    .values(stub=_p("u"), parents=_p("p"), dots=_p("d"), clock=_p("k"), codec=_p("o"), body=_p("b")),
+    .values(
+        stub=_p("u"), parents=_p("p"), dots=_p("d"), clock=_p("k"), stamp=_p("s"), codec=_p("o"), body=_p("b")
+    ),
     "u",
     "p",
     "d",
     "k",
+    "s",
     "o",
     "b",
     "i",
 )
 GROW_LINEAGE = Statement(
     "grow a version's lineage",
-    update(version).where(version.c.id == _p("i")).values(parents=_p("p"), dots=_p("d"), clock=_p("k")),
+    update(version).where(version.c.id == _p("i")).values(parents=_p("p"), dots=_p("d"), clock=_p("k"), stamp=_p("s")),
     "p",
     "d",
     "k",
+    "s",
     "i",
 )
 ADD_HEAD = Statement("add a head", insert(head), "collection", "key", "id", "state")
