@@ -65,7 +65,7 @@ def checked(invoice: Invoice) -> Invoice:
 
 def balance_cents(invoice: Invoice, day: str = "9999") -> int:
     """What is due, counting payments up to a day."""
-    due = sum(line["cents"] for line in invoice["lines"])
+    due: int = sum(line["cents"] for line in invoice["lines"])
     return due - sum(payment["cents"] for payment in invoice["payments"] if payment["day"] <= day)
 
 
@@ -180,7 +180,7 @@ def with_line(invoice: Invoice, id_: int, text: str, split: dict[str, int]) -> I
 
 def lower_price(conflict: Siblings) -> Invoice:
     """A decision of the house: of several prices the customer gets the lowest."""
-    return min((sibling.value for sibling in conflict.siblings), key=balance_cents)  # type: ignore[no-any-return]
+    return min((sibling.value for sibling in conflict.siblings), key=balance_cents)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ present heads in commit order, leaves out what it has, and receives the rest wit
 stubs of the ancestors that it does not know. Rows, knowledge and checkpoint are
 one transaction of the target, so a checkpoint is never ahead of the data.
 
-The source's knowledge is read before its heads and joined after the last of them:
+The source's knowledge is joined with the page that reaches the end of its feed:
 only who was given everything may claim to know everything.
 
 Source: docs/consistency.md, "Sync"; the rules are those of `vstore.document`.
@@ -69,6 +69,15 @@ class Place:
         return self.definition.base + self.part
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """How far the target has taken a partition of the source: whose feed, up to where, and the note that says so."""
+
+    feed: str = ""
+    seq: int = 0
+    note: str | None = None
+
+
 @dataclass(slots=True)
 class _Waiting:
     """Receives that will share the next transaction of one target shard."""
@@ -87,19 +96,20 @@ def pull(source: Handle, target: Handle) -> Pulled:
     Raises:
         Corrupt: an actor of one store was cloned in the other. The batch that
             showed it was not written.
-        Unavailable: a database failed. What was written before stays.
+        Unavailable: a database failed, or another sync of the same two is under
+            way. What was written before stays; sync again.
     """
     total = Pulled()
     waiting: dict[int, _Waiting] = {}
     reached = source.positions()
     taken = _checkpoints(source, target)
     for part, (feed, seq) in enumerate(reached):
-        if taken[part] == (feed, seq):
+        if (taken[part].feed, taken[part].seq) == (feed, seq):
             continue
         there, here = _place(source, part), _place(target, part)
-        since = taken[part][1] if taken[part][0] == feed and taken[part][1] <= seq else 0
+        since = taken[part].seq if taken[part].feed == feed and taken[part].seq <= seq else 0
         queue = waiting.setdefault(id(here.shard), _Waiting(here.definition))
-        for work, compared in _missing(there, here, since, _name(source, target, part)):
+        for work, compared in _missing(there, here, _Taken(feed, since, taken[part].note), _name(source, target, part)):
             total.compared += compared
             queue.works.append(work)
             queue.rows += sum(map(len, work.rows.values()))
@@ -111,15 +121,18 @@ def pull(source: Handle, target: Handle) -> Pulled:
     return total
 
 
-def _missing(there: Place, here: Place, since: int, name: str) -> Iterator[tuple[Receive, int]]:
-    """What one partition lacks, in works for the target; the last one ends the enumeration."""
-    with there.shard.database.snapshot() as connection:
-        [row] = connection.rows(sql.PARTITION, (there.partition,))
-        _id, _collection, _part, actor, ctr, seq, _epoch, _status, feed = row
-        claimed = knowledge_of(connection, there.partition, actor, ctr)
-    after, top = place_of(there.partition, since), place_of(there.partition, seq)
-    while True:
+def _missing(there: Place, here: Place, taken: _Taken, name: str) -> Iterator[tuple[Receive, int]]:
+    """What one partition lacks, in works for the target, and how many heads were compared for each."""
+    note, feed = taken.note, taken.feed
+    after = place_of(there.partition, taken.seq)
+    done = False
+    while not done:
         with there.shard.database.snapshot() as connection:
+            [row] = connection.rows(sql.PARTITION, (there.partition,))
+            _id, _collection, _part, actor, ctr, seq, _epoch, _status, now = row
+            if now != feed:
+                return  # the source became somebody else meanwhile: the next sync begins with its new feed
+            top = place_of(there.partition, seq)
             rows = connection.rows(sql.HEADS_BY_ID, (after, top, BATCH_ROWS))
             last = rows[-1][3] if len(rows) == BATCH_ROWS else top
             events = connection.rows(sql.EVENTS_BY_ID, (after, last, BATCH_ROWS))
@@ -132,19 +145,17 @@ def _missing(there: Place, here: Place, since: int, name: str) -> Iterator[tuple
                     heads.setdefault(key, {})[version.rev] = version
             _add_grown(connection, there, [key for id_, key, _kind in events if id_ <= last], heads)
             wanted = _wanted(connection, there, here, heads)
-        done = last == top
+            done = last == top
+            # Only with the page that reaches the end of the feed, and as it was then. Up to any earlier position
+            # is not everything: a head that moved behind it meanwhile would be claimed and never given.
+            claimed = knowledge_of(connection, there.partition, actor, ctr) if done else None
+        after = last
+        text = json.dumps({"feed": feed, "seq": seq_of(last)})
         yield (
-            Receive(
-                here.part,
-                wanted,
-                claimed if done else None,
-                {name: json.dumps({"feed": feed, "seq": seq_of(last)})},
-            ),
+            Receive(here.part, wanted, claimed, {name: text}, {name: note}),
             sum(map(len, heads.values())),
         )
-        if done:
-            return
-        after = last
+        note = text
 
 
 def _add_grown(connection: Connection, there: Place, keys: Sequence[str], heads: dict[str, dict[str, Version]]) -> None:
@@ -240,7 +251,7 @@ def _name(source: Handle, target: Handle, part: int) -> str:
     return f"sync:{source.uid}:{target.uid}:{part}"
 
 
-def _checkpoints(source: Handle, target: Handle) -> list[tuple[str, int]]:
+def _checkpoints(source: Handle, target: Handle) -> list[_Taken]:
     """How far the target has taken each partition."""
     notes: dict[str, str] = {}
     for shard in target.shards:
@@ -248,6 +259,6 @@ def _checkpoints(source: Handle, target: Handle) -> list[tuple[str, int]]:
         notes.update(rows)
     found = []
     for part in range(source.partitions):
-        note = json.loads(notes.get(_name(source, target, part), "{}"))
-        found.append((note.get("feed", ""), note.get("seq", 0)))
+        note = notes.get(_name(source, target, part))
+        found.append(_Taken(**json.loads(note), note=note) if note else _Taken())
     return found

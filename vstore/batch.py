@@ -52,13 +52,15 @@ class Receive:
 
     `rows` maps keys to versions, full or stubs, in any order. `knowledge` is
     joined: pass it only with the end of a complete enumeration. `checkpoints`
-    are written in the same transaction, so they are never ahead of the data.
+    are written in the same transaction, so they are never ahead of the data, and
+    only if those in `expects` are still what the sender had found.
     """
 
     part: int
     rows: Mapping[str, Sequence[Version]]
     knowledge: Knowledge | None = None
     checkpoints: Mapping[str, str] | None = None
+    expects: Mapping[str, str | None] | None = None
 
 
 class Written(NamedTuple):

@@ -45,6 +45,25 @@ class Change:
     value: Any = None
 
 
+class News:
+    """Wakes those who follow feeds in this process: it has committed something."""
+
+    def __init__(self) -> None:
+        self._told = threading.Condition()
+        self.number = 0
+
+    def tell(self) -> None:
+        """Something was committed."""
+        with self._told:
+            self.number += 1
+            self._told.notify_all()
+
+    def wait(self, number: int, seconds: float) -> None:
+        """Until there is later news than `number`, or so long."""
+        with self._told:
+            self._told.wait_for(lambda: self.number != number, seconds)
+
+
 class Changes:
     """An iterator over changes. `since` resumes after the last change that was yielded."""
 
@@ -58,7 +77,7 @@ class Changes:
         prefix: str = "",
         follow: bool = False,
         idle_seconds: float | None = None,
-        news: threading.Condition | None = None,
+        news: News | None = None,
     ) -> None:
         """A feed from a token on, or from the beginning.
 
@@ -66,7 +85,7 @@ class Changes:
             full: every version instead of the present heads.
             follow: wait for more instead of ending.
             idle_seconds: when following, end after so long without a change.
-            news: notified after each commit of this process.
+            news: told of each commit of this process.
 
         Raises:
             InvalidToken: `since` is no token, is of the other form, or belongs
@@ -78,11 +97,11 @@ class Changes:
         self._prefix = prefix
         self._follow = follow
         self._idle_seconds = idle_seconds
-        self._news = news or threading.Condition()
+        self._news = news or News()
         now = handle.positions()
         self._feeds = _digest(now)
         reached = [seq for _feed, seq in now]
-        self._positions = _parsed(since, full, self._feeds, reached) if since else [0] * handle.partitions
+        self._positions = [0] * len(reached) if since is None else _parsed(since, full, self._feeds, reached)
         self._rows = self._walk()
 
     def __iter__(self) -> Iterator[Change]:
@@ -94,31 +113,29 @@ class Changes:
     @property
     def since(self) -> str:
         """The token: opaque, printable, for this collection of this store only."""
-        form = [1, int(self._full), self._feeds, self._positions]
-        text = json.dumps(form, separators=(",", ":")).encode()
-        return base64.urlsafe_b64encode(text).decode().rstrip("=")
+        return _token(self._full, self._feeds, self._positions)
 
     def _walk(self) -> Iterator[Change]:
         idle_since = time.monotonic()
         while True:
-            with self._news:  # before looking, so that a commit in between still wakes the wait below
-                now = self._handle.positions()
-                if _digest(now) != self._feeds:
-                    raise InvalidToken(
-                        f"the feed of {self._handle.name!r} was replaced while it was read: the database was restored "
-                        f"or got a new actor. Read it again from the beginning."
-                    )
-                reached = [seq for _feed, seq in now]
-                if reached == self._positions:
-                    if not self._follow:
+            news = self._news.number  # before looking, so that a commit in between ends the wait below
+            now = self._handle.positions()
+            reached = [seq for _feed, seq in now]
+            if _digest(now) != self._feeds or any(map(int.__lt__, reached, self._positions)):
+                raise InvalidToken(
+                    f"the feed of {self._handle.name!r} was replaced while it was read: the database was restored "
+                    f"or got a new actor. Read it again from the beginning."
+                )
+            if reached == self._positions:
+                if not self._follow:
+                    return
+                left = POLL_SECONDS
+                if self._idle_seconds is not None:
+                    left = min(left, idle_since + self._idle_seconds - time.monotonic())
+                    if left <= 0:
                         return
-                    left = POLL_SECONDS
-                    if self._idle_seconds is not None:
-                        left = min(left, idle_since + self._idle_seconds - time.monotonic())
-                        if left <= 0:
-                            return
-                    self._news.wait(left)
-                    continue
+                self._news.wait(news, left)
+                continue
             for shard, definition, first, end in self._handle.runs():
                 for part in range(first, end):
                     if reached[part] > self._positions[part]:
@@ -146,6 +163,11 @@ class Changes:
         return Change(key, version.rev, version.deleted, version.stamp, part, seq_of(version.id), value)
 
 
+def _token(full: bool, feeds: str, positions: list[int]) -> str:
+    text = json.dumps([1, int(full), feeds, positions], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
 def _digest(now: list[tuple[str, int]]) -> str:
     return blake2b(" ".join(feed for feed, _seq in now).encode(), digest_size=12).hexdigest()
 
@@ -153,10 +175,12 @@ def _digest(now: list[tuple[str, int]]) -> str:
 def _parsed(token: str, full: bool, feeds: str, reached: list[int]) -> list[int]:
     advice = "Nothing was read. Start without `since` and take the new feed's token."
     try:
-        form, was_full, was_feeds, positions = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        if form != 1 or not all(isinstance(position, int) for position in positions):
-            raise ValueError(f"form {form}")
-    except (ValueError, TypeError) as error:
+        _form, was_full, was_feeds, positions = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        if not all(type(position) is int and position >= 0 for position in positions):
+            raise ValueError("a position is a count")
+        if token != _token(was_full, was_feeds, positions):  # there is one text for a token
+            raise ValueError("not as it was given out")
+    except (ValueError, TypeError, RecursionError) as error:
         raise InvalidToken(f"since={token[:40]!r} is not a token of a change feed. {advice}") from error
     if bool(was_full) != full:
         raise InvalidToken(

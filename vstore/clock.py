@@ -85,11 +85,11 @@ class Clock:
             return self
         if not self:
             return other
-        vector = dict(self.vector)
-        for actor, n in other.vector.items():
-            if n > vector.get(actor, 0):
-                vector[actor] = n
-        return Clock(vector, {**self.cloud, **other.cloud} if self.cloud or other.cloud else None)
+        reach = self.vector
+        ahead = {actor: n for actor, n in other.vector.items() if n > reach.get(actor, 0)}
+        if not ahead and not other.cloud:
+            return self  # the common case: the clock of an ancestor
+        return Clock({**reach, **ahead}, {**self.cloud, **other.cloud} if self.cloud or other.cloud else None)
 
     def __le__(self, other: Clock) -> bool:
         """Whether every event of this set is in the other."""

@@ -77,9 +77,7 @@ class Found(dict[str, Any]):
 class Collection(MutableMapping[str, Any]):
     """Documents under keys. Get one from a store: `store["posts"]`."""
 
-    def __init__(
-        self, store: Store, name: str, *, resolver: Resolver | None, codec: Codec, prefix: str = ""
-    ) -> None:
+    def __init__(self, store: Store, name: str, *, resolver: Resolver | None, codec: Codec, prefix: str = "") -> None:
         """For stores to call."""
         self._store = store
         self._codec = codec
@@ -117,7 +115,7 @@ class Collection(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Stores a value; it supersedes all that this store holds of the key, siblings too."""
-        self._put(key, self._content(value))
+        self._put(key, self.content(value))
 
     def __delitem__(self, key: str) -> None:
         """Deletes the document: its history stays, and a tombstone tells replicas. Raises NotFound if there is none."""
@@ -153,9 +151,7 @@ class Collection(MutableMapping[str, Any]):
                     total += connection.rows(statement, (definition.id,))[0][0]
         return total
 
-    def keys(  # type: ignore[override]
-        self, prefix: str = "", start: str | None = None, end: str | None = None, reverse: bool = False
-    ) -> Keys:
+    def keys(self, prefix: str = "", start: str | None = None, end: str | None = None, reverse: bool = False) -> Keys:
         """The live keys: sorted by bytes if any argument is given, else in the order of `items` and `values`.
 
         Args:
@@ -168,7 +164,7 @@ class Collection(MutableMapping[str, Any]):
         """
         return Keys(self, prefix, start, end, reverse)
 
-    def items(self, on_conflict: OnConflict | None = None) -> Items:  # type: ignore[override]
+    def items(self, on_conflict: OnConflict | None = None) -> Items:
         """All live documents as (key, value), exactly as they are when the iteration begins, in storage order.
 
         Args:
@@ -178,7 +174,7 @@ class Collection(MutableMapping[str, Any]):
         """
         return Items(self, on_conflict)
 
-    def values(self, on_conflict: OnConflict | None = None) -> Values:  # type: ignore[override]
+    def values(self, on_conflict: OnConflict | None = None) -> Values:
         """The values of `items`, in the same order."""
         return Values(self, on_conflict)
 
@@ -186,7 +182,7 @@ class Collection(MutableMapping[str, Any]):
         """Deletes every document; each gets a tombstone and keeps its history. `Store.drop` forgets instead."""
         self.delete_many(self.keys(start=""))
 
-    def update(self, other: Any = (), /, **named: Any) -> None:  # type: ignore[override]
+    def update(self, other: Any = (), /, **named: Any) -> None:
         """Stores many documents, as `dict.update`, by `put_many`."""
         if hasattr(other, "keys") and not isinstance(other, Mapping):
             other = ((key, other[key]) for key in other.keys())  # noqa: SIM118  # dict.update's own protocol
@@ -271,7 +267,7 @@ class Collection(MutableMapping[str, Any]):
             Unavailable: the database failed; `outcome_unknown` tells whether
                 the version may be there. Repeating the call is safe.
         """
-        return self._put(key, self._content(value), context, match)
+        return self._put(key, self.content(value), context, match)
 
     def add(self, value: Any) -> str:
         """Stores a new document under a key made for it, and returns the key: 26 characters that sort by time."""
@@ -328,7 +324,7 @@ class Collection(MutableMapping[str, Any]):
             if absent and changed is DELETE:
                 raise self._not_found(key)
             try:
-                return self._put(key, Content(None) if changed is DELETE else self._content(changed), None, seen)
+                return self._put(key, Content(None) if changed is DELETE else self.content(changed), None, seen)
             except PreconditionFailed:
                 if attempt >= attempts:
                     raise
@@ -352,13 +348,13 @@ class Collection(MutableMapping[str, Any]):
         value, seen = self._current(key)
         before = None
         if value is not _MISSING:
-            before = self._content(value).identity
+            before = self.content(value).identity
         elif default is _MISSING:
             raise self._not_found(key)
         else:
             value = copy.deepcopy(default)
         yield value
-        content = self._content(value)
+        content = self.content(value)
         if content.identity != before:
             self._put(key, content, None, seen)
 
@@ -458,7 +454,7 @@ class Collection(MutableMapping[str, Any]):
     def revert(self, key: str, rev: str) -> Document:
         """Makes the content of an old version the newest one; nothing is undone in history."""
         version = self.version(key, rev)
-        return self._put(key, Content(None) if version.deleted else self._content(version.value))
+        return self._put(key, Content(None) if version.deleted else self.content(version.value))
 
     def at(self, moment: Any) -> Past:
         """The collection as it was shown at a past moment: a read-only mapping, exact, streamed.
@@ -588,7 +584,7 @@ class Collection(MutableMapping[str, Any]):
                 decided = self._decided(document, resolver) if document.conflicted else KEEP
             if decided is KEEP:
                 return document
-            content = Content(None) if decided is DELETE else self._content(decided)
+            content = Content(None) if decided is DELETE else self.content(decided)
             try:
                 return self._put(key, content, document.context, document.context)
             except PreconditionFailed:
@@ -631,14 +627,14 @@ class Collection(MutableMapping[str, Any]):
             )
         return handle
 
-    def _content(self, value: Any) -> Content:
+    def content(self, value: Any) -> Content:
         """A value as it is stored. Raises InvalidDocument if it cannot be kept exactly."""
         name, body = self._codec.encode(value)
         return Content(self._codec.identity(value), name, body)
 
     def _named_content(self, key: str, value: Any) -> Content:
         try:
-            return self._content(value)
+            return self.content(value)
         except InvalidDocument as error:
             raise InvalidDocument(f"{key!r}: {error}", error.path) from error
 
@@ -765,7 +761,7 @@ class Collection(MutableMapping[str, Any]):
                     shard, definition, part = handle.place(full)
                     works.append((shard, definition, Put(full, part, content)))
                 try:
-                    self._store.write(handle, works)
+                    self._store.write(handle, works, outcomes=False)
                     break
                 except StaleMap:
                     if attempt == 2:

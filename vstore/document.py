@@ -153,7 +153,9 @@ def winner_first(versions: Iterable[Version]) -> list[Version]:
 
 def context_of(key: str, heads: Iterable[Version]) -> Context:
     """What a reader of these heads has seen: tombstones too, so that the next write absorbs them."""
-    ordered = winner_first(heads)
+    ordered = list(heads)
+    if len(ordered) > 1:
+        ordered = winner_first(ordered)
     seen = NOTHING
     for head in ordered:
         seen = (seen | head.clock).with_dots(head.dots)
@@ -177,11 +179,12 @@ def successor(
     n: int,
     stamp: int,
     knowledge: Callable[[], Knowledge],
+    id: int = 0,
 ) -> tuple[Version, bool]:
     """A write at this replica by someone who had seen `context`; `entry` then holds the result.
 
     Args:
-        actor, n: the dot that is used if the version is new here.
+        actor, n, id: the dot and the place that are used if the version is new here.
         knowledge: asked only when the context has a cloud to compact.
 
     Returns:
@@ -192,7 +195,7 @@ def successor(
     """
     heads = entry.heads
     parents = context.revs
-    dot = Dot(actor, n, max((d.n for head in heads.values() for d in head.dots if d.actor == actor), default=0))
+    dot = Dot(actor, n, max([d.n for head in heads.values() for d in head.dots if d.actor == actor], default=0))
     rev = revision(
         generation(parents[0]) + 1 if parents else 1,
         content.identity is None,
@@ -209,15 +212,17 @@ def successor(
     clock = context.seen
     if clock.cloud:
         clock = clock.compacted(knowledge(), (d for head in heads.values() for d in head.dots))
-    version = Version(rev, parents, content.identity is None, (dot,), clock, stamp, content.codec, content.body)
-    entry.versions[rev] = version
-    ancestors, clock = _ancestry(version, entry.versions)
-    if clock != version.clock:
-        version = entry.versions[rev] = version._replace(clock=clock)
-    for head in list(heads.values()):
-        if head.rev in ancestors or clock.sees(head.dots):
-            del heads[head.rev]
-    heads[rev] = version
+    deleted = content.identity is None
+    version = Version(rev, parents, deleted, (dot,), clock, stamp, content.codec, content.body, False, id)
+    if entry.versions:  # a new key, the common case of a batch, has nothing to close over or to supersede
+        entry.versions[rev] = version
+        ancestors, clock = _ancestry(version, entry.versions)
+        if clock != version.clock:
+            version = version._replace(clock=clock)
+        for head in list(heads.values()):
+            if head.rev in ancestors or clock.sees(head.dots):
+                del heads[head.rev]
+    entry.versions[rev] = heads[rev] = version
     return version, True
 
 

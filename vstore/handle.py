@@ -100,9 +100,7 @@ def value_of(version: Version, key: str, collection: str, codec_named: Callable[
     return codec_named(version.codec).decode(version.body)
 
 
-def document_of(
-    key: str, heads: Sequence[Version], collection: str, codec_named: Callable[[str], Codec]
-) -> Document:
+def document_of(key: str, heads: Sequence[Version], collection: str, codec_named: Callable[[str], Codec]) -> Document:
     """The winner among heads as readers see it, with its live siblings; identical ones are shown once.
 
     Raises:

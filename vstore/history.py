@@ -209,7 +209,7 @@ class Past(Mapping[str, Any]):
             for head in found:
                 if head.stub and not head.deleted:
                     raise HistoryPruned(
-                        f"{key!r} in {self._handle.name!r} was at {head.rev} at {iso(self.moment_us)}, and this version "
+                        f"{key!r} in {self._handle.name!r} was at {head.rev} at {iso(self.moment_us)}, which "
                         f"has been pruned. Nothing was changed. Raise the retention to keep more from now on."
                     )
         bodies = bodies_of(connection, [head.id for _, found in heads for head in found if not head.deleted])

@@ -128,8 +128,8 @@ def _prune_page(
     with shard.transaction():
         connection = shard.database.read()
         # As a writer does, here or in another process: so no head can appear that would need one of these as its base.
-        for chunk in sql.chunks(sorted(definition.base + part for part in parts)):
-            connection.rows(sql.LOCK_PARTITIONS(len(chunk)), chunk)
+        for ids in sql.chunks(sorted(definition.base + part for part in parts)):
+            connection.rows(sql.LOCK_PARTITIONS(len(ids)), ids)
         versions: dict[str, dict[str, Version]] = {key: {} for key in keys}
         heads: dict[str, set[str]] = {key: set() for key in keys}
         for chunk in sql.chunks(keys):

@@ -18,25 +18,30 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from vstore import catalogue
+from vstore.assembly import assembled, server_identity
 from vstore.batch import Put, Receive
 from vstore.canonical import MAX_BODY_BYTES
-from vstore.canonical import VERSION as CANONICAL
+from vstore.changes import News
+from vstore.check import Finding, check
+from vstore.codecs import Codec
 from vstore.collection import Collection
-from vstore.errors import ConfigurationError, NotFound, PartialWrite, StoreError, Unavailable
+from vstore.copying import Copied, copy
+from vstore.errors import ConfigurationError, NotFound, PartialWrite, StoreError
 from vstore.handle import Handle
 from vstore.identity import Proof, file_identity, state_directory
-from vstore.partition import MAX_PARTITIONS, PartitionMap, check_key
+from vstore.partition import MAX_PARTITIONS, check_key
 from vstore.resolvers import Resolver
 from vstore.scan import Decoders
-from vstore.shard import Definition, Shard, definition_of
+from vstore.shard import Definition, Shard
 from vstore.sql import statements as sql
-from vstore.sql.database import Connection, Database
-from vstore.sql.migrate import meta_of, prepare
+from vstore.sql.database import Database
+from vstore.sql.migrate import meta_of
 
 PARTITIONS = 64
 """Q of a new collection. Replicas made apart can sync only if they agree, so rarely change it."""
@@ -74,13 +79,13 @@ class Store:
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._local = threading.local()
-        self.news = threading.Condition()
+        self.news = News()
         self._decoders.named(codec)  # an unknown name is refused now and not at the first put
         databases = [Database(self._url(url), durability=durability) for url in urls or ("sqlite:///vstore.db",)]
         try:
-            self.id, self.map, shards = _assembled(databases, create)
-            directory = Path(state) if state is not None else state_directory()
-            self.shards = tuple(self._shard(database, shard_id, directory) for shard_id, database in shards)
+            self.id, self.map, shards = assembled(databases, create=create)
+            self._state = Path(state) if state is not None else state_directory()
+            self.shards = tuple(self._shard(database, shard_id, self._state) for shard_id, database in shards)
         except BaseException:
             for database in databases:
                 database.close()
@@ -145,8 +150,7 @@ class Store:
 
     def collections(self) -> list[str]:
         """The names of all collections, sorted."""
-        rows = self.shards[0].database.ask(sql.COLLECTIONS)
-        return sorted(row[1] for row in rows)
+        return catalogue.names(self.shards)
 
     def create(self, name: str, *, partitions: int = PARTITIONS) -> Collection:
         """Creates a collection.
@@ -161,11 +165,10 @@ class Store:
         check_key(name)
         if partitions not in {1 << bits for bits in range(MAX_PARTITIONS.bit_length())}:
             raise ConfigurationError(f"partitions={partitions!r} refused: use a power of two, 1 to {MAX_PARTITIONS:,}.")
-        if name in self:
+        if not catalogue.create(self.shards, name, partitions):
             raise ConfigurationError(
                 f"collection {name!r} exists already. Nothing was changed. store[{name!r}] opens it."
             )
-        self._create(name, partitions)
         return self.collection(name)
 
     def rename(self, old: str, new: str) -> None:
@@ -176,30 +179,18 @@ class Store:
             ConfigurationError: there is one called `new`.
         """
         check_key(new)
-        handle = self.handle(old)
-        if handle is None:
+        if not catalogue.rename(self.shards, old, new):
             raise NotFound(f"there is no collection {old!r}. It has: {', '.join(self.collections()) or 'none'}.")
-        if new in self:
-            raise ConfigurationError(f"a collection {new!r} exists already. Nothing was changed.")
-        # The first shard's name counts, and the others are found by uid: a crash in between leaves one name.
-        for shard, definition in zip(self.shards, handle.definitions, strict=True):
-            with shard.transaction():
-                shard.database.read().run(sql.RENAME_COLLECTION, (new, definition.id))
-        with self._lock:
-            self._handles.pop(old, None)
+        self.forget(old)
 
     def drop(self, name: str) -> None:
         """Deletes a collection with its documents and all their history, here. There is no way back.
 
         Replicas keep theirs. Raises NotFound if there is none.
         """
-        handle = self.handle(name)
-        if handle is None:
+        if not catalogue.drop(self.shards, name):
             raise NotFound(f"there is no collection {name!r}. It has: {', '.join(self.collections()) or 'none'}.")
-        for shard, definition in zip(self.shards, handle.definitions, strict=True):
-            _drop(shard, definition)
-        with self._lock:
-            self._handles.pop(name, None)
+        self.forget(name)
 
     def handle(self, name: str, *, create: bool = False) -> Handle | None:
         """What the services need to know of a collection; None if there is none and it shall not be created.
@@ -211,7 +202,7 @@ class Store:
         if found is None or time.monotonic() - read_at > DEFINITION_SECONDS:
             found = self._load(name)
             if found is None and create:
-                self._create(name, PARTITIONS)
+                catalogue.create(self.shards, name, PARTITIONS)
                 found = self._load(name)
         return found
 
@@ -227,28 +218,31 @@ class Store:
         handle: Handle,
         works: Sequence[tuple[Shard, Definition, Put | Receive]],
         checkpoints: Mapping[str, str] | None = None,
+        *,
+        outcomes: bool = True,
     ) -> list[Any]:
         """Sends each work to its shard, in one transaction for each shard; durable when it returns.
 
         Args:
             checkpoints: JSON texts by name; each shard that gets a work writes
                 them in the transaction of its works.
+            outcomes: False for a caller who does not look at them, which is faster.
 
         Returns:
-            Their outcomes, in the order of `works`.
+            Their outcomes, in the order of `works`; anything if they are not wanted.
 
         Raises:
             PartialWrite: some shards committed and others did not.
             StoreError: as `Shard.apply`; nothing was written.
         """
-        if len(works) == 1:
-            shard, definition, work = works[0]
-            self._only_shard(shard)
-            return shard.apply(definition, [work], checkpoints)
         groups: dict[int, list[int]] = {}
         for n, (shard, _definition, _work) in enumerate(works):
             groups.setdefault(id(shard), []).append(n)
-        outcomes: list[Any] = [None] * len(works)
+        if len(groups) == 1:
+            shard, definition, _work = works[0]
+            self._only_shard(shard)
+            return shard.apply(definition, [work for _, _, work in works], checkpoints, outcomes=outcomes)
+        found: list[Any] = [None] * len(works)  # wanted by PartialWrite in any case
         failed: dict[int, StoreError] = {}
 
         def send(places: list[int]) -> None:
@@ -259,18 +253,14 @@ class Store:
                 failed.update(dict.fromkeys(places, error))
             else:
                 for n, result in zip(places, results, strict=True):
-                    outcomes[n] = result
+                    found[n] = result
 
         for places in groups.values():
             self._only_shard(works[places[0]][0])
-        if len(groups) == 1 or getattr(self._local, "shard", None) is not None:
-            for places in groups.values():
-                send(places)
-        else:
-            list(self._threads().map(send, groups.values()))
+        list(self._threads().map(send, groups.values()))
         if failed:
-            self._raise_partial(handle, works, outcomes, failed)
-        return outcomes
+            self._raise_partial(handle, works, found, failed)
+        return found
 
     @contextlib.contextmanager
     def transaction(self, shard: int | None = None) -> Iterator[None]:
@@ -293,11 +283,12 @@ class Store:
                 )
             shard = 0
         with self.shards[shard].transaction():
+            outer = getattr(self._local, "shard", None)
             self._local.shard = self.shards[shard]
             try:
                 yield
             finally:
-                self._local.shard = None
+                self._local.shard = outer
 
     def shard_of(self, collection: str, key: str) -> int:
         """The index of the shard that holds a key."""
@@ -318,6 +309,50 @@ class Store:
 
         with self.shards[0].transaction():
             set_checkpoint(self.shards[0].database.read(), name, json.dumps(value))
+
+    def check(
+        self, collections: Iterable[str] | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[Finding]:
+        """Reads everything and names every broken invariant; an iterator that ends without one when all is well.
+
+        Args:
+            collections: the names of those to check; all of them if None.
+            progress: called now and then with how many versions have been read, and of how many.
+
+        Raises:
+            NotFound: there is no collection of such a name.
+            Unavailable: a database server did not answer.
+
+        Streamed, memory stays flat, others may write meanwhile. Nothing is
+        changed. Some ten thousand versions a second.
+        """
+        return check(self, None if collections is None else set(collections), progress)
+
+    def copy(self, *urls: str, progress: Callable[[Copied], None] | None = None) -> Copied:
+        """Makes a second replica of the whole store, with full history, in blank databases.
+
+        Args:
+            urls: its shards, of any number and mixture.
+            progress: called after each batch with the counts so far.
+
+        Returns:
+            The counts, and the id of the new store: it has new actors and feeds
+            of its own, so both may be written, and `sync` them from then on.
+
+        Raises:
+            ConfigurationError: the databases are not blank. Nothing was changed.
+            Unavailable: a database failed. What was copied stays: the same call
+                goes on from there.
+
+        Both may be written meanwhile; such versions come along or stay for the
+        first sync. Memory stays flat.
+        """
+        with Store(*urls, durability=self._durability, codec=self._codec, state=self._state) as target:
+            return copy(self, target, progress or (lambda copied: None))
+
+    def codec_named(self, name: str) -> Codec:
+        """The codec that wrote rows under a name, with this store's permissions and limits."""
+        return self._decoders.named(name)
 
     def stats(self) -> dict[str, Any]:
         """Counts for each collection: documents, tombstones, conflicts, versions, stubs, body bytes. Reads every row's size."""
@@ -355,17 +390,13 @@ class Store:
             identity, distrusted = file_identity(database.path), False  # a file proves itself by the notes alone
         else:
             identity = server_identity(database)
-            distrusted = meta_of(database).get("identity") != identity
+            distrusted = not identity or meta_of(database).get("identity") != identity  # one that hides proves nothing
         proof = Proof(
             directory, shard_id, identity, exact=database.path is not None, durable=self._durability == "full"
         )
         shard = Shard(database, shard_id, proof, distrusted=distrusted, identity=identity)
-        shard.on_commit = self._tell
+        shard.on_commit = lambda: self.news.tell()  # after a fork it is another one
         return shard
-
-    def _tell(self) -> None:
-        with self.news:
-            self.news.notify_all()
 
     def _only_shard(self, shard: Shard) -> None:
         only = getattr(self._local, "shard", None)
@@ -405,26 +436,14 @@ class Store:
         ) from first
 
     def _load(self, name: str) -> Handle | None:
-        """Reads the definition on every shard, and finishes what a crash left half done."""
-        found = [_definitions(shard) for shard in self.shards]
-        first = next((definition for definition in found[0].values() if definition.name == name), None)
-        if first is None:
+        definitions = catalogue.found(self.shards, name)
+        if definitions is None:
             self.forget(name)
             return None
-        uid = first.options["uid"]
-        definitions = []
-        for shard, known in zip(self.shards, found, strict=True):
-            definition = known.get(uid)
-            if definition is None:
-                raise ConfigurationError(
-                    f"collection {name!r} is missing in {shard.database.name}, so a part of its documents is not here. "
-                    f"Nothing was changed. Restore that database."
-                )
-            definitions.append(definition)
         handle = Handle(
             name,
-            uid,
-            first.partitions,
+            catalogue.uid_of(definitions[0]),
+            definitions[0].partitions,
             self.map,
             self.shards,
             tuple(definitions),
@@ -435,125 +454,6 @@ class Store:
             self._handles[name] = handle, time.monotonic()
         return handle
 
-    def _create(self, name: str, partitions: int) -> None:
-        """The first shard comes last: until it has the collection, nobody else sees it."""
-        uid = secrets.token_hex(8)
-        options = json.dumps({"uid": uid})
-        for shard in reversed(self.shards):
-            with shard.transaction():
-                connection = shard.database.read()
-                known = [definition_of(row) for row in connection.rows(sql.COLLECTIONS)]
-                stale = next((definition for definition in known if definition.name == name), None)
-                if stale is not None and shard is self.shards[0]:
-                    return  # somebody else was faster
-                if stale is not None:
-                    _drop(shard, stale)  # half made or half dropped: the first shard has none of that name
-                _define(shard, connection, name, partitions, options)
-
-
-def server_identity(database: Database) -> str:
-    """What a database server says of itself outside of our tables; empty if it does not let us ask."""
-    try:
-        return str(database.read().text(database.dialect.identity)[0][0])
-    except (StoreError, IndexError):
-        return ""
-
-
-def _define(shard: Shard, connection: Connection, name: str, partitions: int, options: str) -> None:
-    id_ = (connection.rows(sql.HIGHEST_COLLECTION)[0][0] or 0) + 1
-    base = (connection.rows(sql.HIGHEST_PARTITION)[0][0] or 0) + 1
-    rows = [
-        (base + part, id_, part, secrets.token_hex(8), 0, 0, 1, "active", secrets.token_hex(8))
-        for part in range(partitions)
-    ]
-    connection.run(sql.ADD_COLLECTION, (id_, name, partitions, options, base))
-    connection.run_many(sql.ADD_PARTITION, rows)
-    for row in rows:
-        shard.proof.note(row[0], row[3], 0)
-
-
-def _drop(shard: Shard, definition: Definition) -> None:
-    with shard.transaction():
-        connection = shard.database.read()
-        for statement in (sql.DROP_HEADS, sql.DROP_EVENTS, sql.DROP_VERSIONS, sql.DROP_PARTITIONS, sql.DROP_COLLECTION):
-            connection.run(statement, (definition.id,))
-        connection.run(sql.DROP_KNOWLEDGE, (definition.base, definition.base + definition.partitions))
-
-
-def _definitions(shard: Shard) -> dict[str, Definition]:
-    rows = shard.database.ask(sql.COLLECTIONS)
-    return {definition.options["uid"]: definition for definition in map(definition_of, rows)}
-
-
-def _assembled(databases: Sequence[Database], create: bool) -> tuple[str, PartitionMap, list[tuple[str, Database]]]:
-    """The store that the databases make: its id, its map, and the shards in the map's order."""
-    names = ", ".join(database.name for database in databases)
-    metas = [_existing_meta(database, create) for database in databases]
-    if not any(metas):
-        if not create:
-            raise NotFound(
-                f"there is no store at {names}. Nothing was created. Make one with vstore.open(…) or `vstore init`."
-            )
-        store, ids = secrets.token_hex(8), [secrets.token_hex(8) for _ in databases]
-        partition_map = PartitionMap(1, tuple(ids))
-        for database, shard in zip(databases, ids, strict=True):
-            made = prepare(
-                database,
-                lambda shard=shard, database=database: {
-                    "canonical": CANONICAL,
-                    "store": store,
-                    "shard": shard,
-                    "map": partition_map.to_json(),
-                    "identity": "",
-                },
-            )
-            if made["shard"] != shard:
-                raise Unavailable(f"another process was making a store of {names} at the same time. Open it again.")
-        for database in databases:
-            if database.path is None:
-                database.read().run(sql.CHANGE_META, (server_identity(database), "identity"))
-        return store, partition_map, list(zip(ids, databases, strict=True))
-    for database, meta in zip(databases, metas, strict=True):
-        if meta:
-            prepare(database, dict)
-    return _known_store(databases, metas)
-
-
-def _existing_meta(database: Database, create: bool) -> dict[str, str]:
-    if database.path is not None and not Path(database.path).exists():
-        if create and not Path(database.path).resolve().parent.is_dir():
-            raise ConfigurationError(f"{database.name}: there is no folder for it. Nothing was created. Make it first.")
-        return {}
-    return meta_of(database)
-
-
-def _known_store(
-    databases: Sequence[Database], metas: Sequence[Mapping[str, str]]
-) -> tuple[str, PartitionMap, list[tuple[str, Database]]]:
-    names = {meta["shard"]: database for database, meta in zip(databases, metas, strict=True) if meta}
-    stores = {meta["store"] for meta in metas if meta}
-    if len(stores) > 1:
-        raise ConfigurationError(
-            f"these databases belong to {len(stores)} different stores: "
-            + ", ".join(f"{d.name} to {m['store']}" for d, m in zip(databases, metas, strict=True) if m)
-            + ". Nothing was opened. Open each store by its own URLs; sync() brings stores together."
-        )
-    if len(names) < sum(map(bool, metas)):
-        raise ConfigurationError(
-            "the same shard was given twice: one database is a copy of another, or its URL is repeated. Nothing was "
-            "opened. Make replicas with `vstore copy`."
-        )
-    newest = max((PartitionMap.from_json(meta["map"]) for meta in metas if meta), key=lambda found: found.number)
-    missing = [shard for shard in newest.shards if shard not in names]
-    blank = [database.name for database, meta in zip(databases, metas, strict=True) if not meta]
-    if missing or blank or len(names) != len(newest.shards):
-        raise ConfigurationError(
-            f"this store has {len(newest.shards)} shards, and {len(databases)} databases were given: "
-            f"{len(missing)} of its shards missing{f', {chr(44).join(blank)} blank' if blank else ''}. Nothing was "
-            f"opened or changed. Give the URL of every shard, in any order."
-        )
-    return stores.pop(), newest, [(shard, names[shard]) for shard in newest.shards]
-
 
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
@@ -563,7 +463,7 @@ def _after_fork() -> None:
         store._pool = None
         store._lock = threading.Lock()
         store._local = threading.local()
-        store.news = threading.Condition()
+        store.news = News()
         for shard in store.shards:
             shard.after_fork()
 

@@ -210,6 +210,38 @@ def test_an_interrupted_sync_goes_on_and_loses_nothing(pair: Pair, monkeypatch: 
     assert dict(a["notes"]) == dict(b["notes"])
 
 
+def test_a_document_that_moves_in_the_feed_during_a_sync_is_not_skipped(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source edits a document that the pull has not reached yet.
+
+    Its old head is gone before its page is read and its new one lies behind the
+    position at the start. The target may not claim to know it without having it.
+    """
+    a, b = pair
+    monkeypatch.setattr(replication.pull, "BATCH_ROWS", 1)
+    a.create("notes", partitions=1).put_many({"k1": 1, "k2": 2, "k3": 3})
+    pages = _before_page(monkeypatch, 1, lambda: a["notes"].put("k2", "moved"))
+
+    sync(a, b)
+
+    assert len(pages) > 1
+    assert dict(b["notes"]) == {"k1": 1, "k2": "moved", "k3": 3}
+
+
+def test_two_syncs_of_the_same_replicas_do_not_interleave(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one overtakes this one, whose pages then no longer follow on what the target has taken."""
+    a, b = pair
+    a.create("notes", partitions=1).put_many({"k1": 1, "k2": 2})
+    _before_page(monkeypatch, 1, lambda: sync(a, b))
+
+    with pytest.raises(vstore.Unavailable, match="Sync again"):
+        sync(a, b)
+
+    assert not sync(a, b)
+    assert dict(b["notes"]) == {"k1": 1, "k2": 2}
+
+
 def test_stores_with_different_numbers_of_shards_sync(fresh_url: Callable[[str], str]) -> None:
     """Three SQLite shards with one."""
     with (
@@ -292,6 +324,22 @@ def test_three_replicas_in_a_random_schedule_show_the_truth(fresh_url: Callable[
                 assert set(_heads(store, key)) == together, f"seed {seed}: {key}"
         assert _knowledge(stores[0]) == _knowledge(stores[1]) == _knowledge(stores[2])
         assert not any(sync(one, other) for one in stores for other in stores if one is not other)
+
+
+def _before_page(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], Any]) -> list[int]:
+    """Acts once, while a pull compares its page of that number; the list grows by each page."""
+    pages: list[int] = []
+    wanted = replication.pull._wanted
+
+    def hooked(*args: Any) -> Any:
+        pages.append(len(pages) + 1)
+        result = wanted(*args)
+        if pages[-1] == number:
+            act()
+        return result
+
+    monkeypatch.setattr(replication.pull, "_wanted", hooked)
+    return pages
 
 
 def _write(store: Store, key: str, chosen: random.Random, step: int, contexts: list[Context], truth: Lineage) -> None:

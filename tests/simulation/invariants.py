@@ -98,14 +98,17 @@ class Checker:
             raise Broken(10, f"the clock of {head.rev} at {name}/{key} is not in canonical form: {head.clock}")
 
     def _known(self, name: str, knowledge: Knowledge, key: str, entry: Entry, covered: set[str]) -> None:
-        lineage, rows = self.oracle[key], entry.versions.values()
-        for (actor, n), rev in lineage.names.items():
-            dot = Dot(actor, n)
-            if rev in covered or dot not in knowledge:
-                continue
-            # Not below a head: what replaced it may have been dropped in turn, by a head whose small clock claims that.
-            if not any(dot in version.clock or rev in lineage.ancestors[version.rev] for version in rows):
-                raise Broken(12, f"{name} claims to know {rev} of {key}, but has neither it nor what replaced it")
+        lineage = self.oracle[key]
+        suspects = {rev for event, rev in lineage.names.items() if rev not in covered and Dot(*event) in knowledge}
+        if not suspects:
+            return
+        # Not below a head: what replaced it may have been dropped in turn, here or where the knowledge came from, by a
+        # version whose small clock claims that.
+        claimed = set(entry.versions)
+        for version in entry.versions.values():
+            claimed |= {rev for event, rev in lineage.names.items() if Dot(*event) in version.clock}
+        for rev in suspects - claimed.union(*(lineage.ancestors[each] for each in claimed)):
+            raise Broken(12, f"{name} claims to know {rev} of {key}, but has neither it nor what replaced it")
 
 
 def converged(replicas: Mapping[str, Replica], oracle: Oracle) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 import pytest
 
-from mapreduce.commands import loaded, map_command, reducer_named
+from mapreduce.commands import print_groups, reducer_named
 from mapreduce.extension import extension
 from mapreduce.reducers import Sum
-from vstore.errors import NotFound
+from vstore.cli.functions import loaded
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -23,7 +23,7 @@ def longest(key, values): return max(values)
 def narrow(key): yield key, 1
 number = 5
 """
-STORE = {"posts": {"p1": {"text": "b a"}, "p2": {"text": "a"}}}
+POSTS = {"p1": {"text": "b a"}, "p2": {"text": "a"}}
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("workers", [None, 2])
 def test_groups_are_printed_in_key_order(file: str, workers: int | None, capsys: pytest.CaptureFixture[str]) -> None:
     """With two workers, too, which import the file for themselves."""
-    map_command(STORE, None, loaded(f"{file}:words", ("key", "value")), Sum(), workers, as_json=False)
+    print_groups(POSTS, loaded(f"{file}:words", ("key", "value")), Sum(), workers, as_json=False)
 
     out, err = capsys.readouterr()
     assert out == "a\t2\nb\t1\n"
@@ -47,7 +47,7 @@ def test_groups_are_printed_in_key_order(file: str, workers: int | None, capsys:
 def test_json_lines(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     reducer = reducer_named(f"{file}:longest")
 
-    map_command(STORE, "posts", loaded(f"{file}:words", ("key", "value")), reducer, 1, as_json=True)
+    print_groups(POSTS, loaded(f"{file}:words", ("key", "value")), reducer, 1, as_json=True)
 
     assert capsys.readouterr().out == '{"key":"a","value":1}\n{"key":"b","value":1}\n'
 
@@ -84,13 +84,6 @@ def test_a_file_named_like_another_module_is_a_usage_error(tmp_path: Path, monke
 
     with pytest.raises(click.UsageError, match=r"taken by .*Rename the file"):
         loaded(f"{path}:words", ("key", "value"))
-
-
-def test_the_collection_may_be_left_out_if_there_is_just_one() -> None:
-    with pytest.raises(click.UsageError, match="2 collections, name one of them: a, b"):
-        map_command({"a": {}, "b": {}}, None, lambda key, value: [], Sum(), None, as_json=False)
-    with pytest.raises(NotFound, match="no collections yet"):
-        map_command({}, None, lambda key, value: [], Sum(), None, as_json=False)
 
 
 def test_an_unknown_reducer_is_a_usage_error() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from vstore.errors import CodecError, ConfigurationError, InvalidDocument
+from vstore.errors import CodecError, ConfigurationError
 
 LINE_BYTES = 64 * 1024 * 1024
 """A longer line is no document, and is refused without being read into memory."""
@@ -51,7 +51,7 @@ class Source:
             self._file = sys.stdin.buffer
         else:
             try:
-                self._file = Path(name).open("rb")
+                self._file = Path(name).open("rb")  # noqa: SIM115  # closed by __exit__
             except OSError as error:
                 raise ConfigurationError(f"{name} cannot be read: {error.strerror}. Nothing was imported.") from error
         # A named pipe can be opened by name and still not be read twice.
@@ -102,21 +102,16 @@ class Source:
                 f"{self.name} is damaged after line {number}: {error}. The lines before are as reported."
             ) from error
 
-    def _decompressed(self) -> io.BufferedReader:
+    def _decompressed(self) -> IO[bytes]:
         if self.repeatable:
             self._file.seek(0)
-        raw = self._file if hasattr(self._file, "peek") else io.BufferedReader(self._file)  # type: ignore[type-var]
+        raw: Any = self._file if hasattr(self._file, "peek") else io.BufferedReader(self._file)
         magic = raw.peek(4)[:4]
         if magic.startswith(_GZIP):
-            return io.BufferedReader(gzip.GzipFile(fileobj=raw), _BUFFER_BYTES)  # type: ignore[arg-type, type-var]
+            return io.BufferedReader(gzip.GzipFile(fileobj=raw), _BUFFER_BYTES)
         if magic == _ZSTD:
             return io.BufferedReader(_zstd_reader(raw), _BUFFER_BYTES)
-        return raw  # type: ignore[return-value]
-
-
-def refused_length(text: Text) -> InvalidDocument:
-    """The error for a line that was too long to read."""
-    return InvalidDocument(f"it is longer than {LINE_BYTES:,} bytes. Is the file one document per line?")
+        return raw  # type: ignore[no-any-return]
 
 
 def _zstd_reader(raw: IO[bytes]) -> Any:
@@ -133,4 +128,4 @@ def _zstd_reader(raw: IO[bytes]) -> Any:
 def _zstd_error() -> type[Exception]:
     """Zstandard's error, if anything has asked for the library; else one that is caught anyway."""
     module = sys.modules.get("zstandard")
-    return module.ZstdError if module is not None else EOFError  # type: ignore[no-any-return]
+    return EOFError if module is None else module.ZstdError

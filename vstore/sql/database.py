@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -30,14 +31,31 @@ from vstore.sql.statements import Statement
 
 Row = Sequence[Any]
 
+FORK_SECONDS = 10.0
+"""How long a fork waits for other threads to end what they are doing in an SQLite file."""
+
 
 class Connection:
-    """A driver's connection that speaks statements and raises our errors."""
+    """A driver's connection that speaks statements and raises our errors.
 
-    __slots__ = ("_cursor", "_database", "_fairy", "broken")
+    `broken` says that it is gone, `failed` that a statement has failed, after
+    which databases differ in what is left of a transaction. `held` counts the
+    blocks and statements that are under way.
+    """
+
+    __slots__ = ("__weakref__", "_cursor", "_database", "_era", "_fairy", "broken", "failed", "held")
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._era = database.era
+        self.failed = False
+        self.held = 0
+        database.connections.add(weakref.ref(self, database.connections.discard))
+        if database.carried:
+            raise Unavailable(
+                f"{database.name}: this process was forked while its parent was in the middle of a transaction there, "
+                f"and SQLite cannot be used after that. Nothing was done. Fork outside of transactions, or spawn."
+            )
         try:
             self._fairy = database.engine.raw_connection()
             self._cursor = self._fairy.cursor()
@@ -48,26 +66,33 @@ class Connection:
     def rows(self, statement: Statement, params: Sequence[Any] = ()) -> list[Any]:
         """All rows of a query."""
         sql, arrange = self._database.compiled(statement)
+        self.hold()
         try:
             self._cursor.execute(sql, arrange(params) if arrange else params)
             return self._cursor.fetchall()  # type: ignore[return-value]
         except self._database.driver_errors as error:
             raise self._failed(error, statement.name) from error
+        finally:
+            self.held -= 1
 
     def run(self, statement: Statement, params: Sequence[Any] = ()) -> int:
         """Runs a statement that changes rows; how many it changed."""
         sql, arrange = self._database.compiled(statement)
+        self.hold()
         try:
             self._cursor.execute(sql, arrange(params) if arrange else params)
             return self._cursor.rowcount
         except self._database.driver_errors as error:
             raise self._failed(error, statement.name) from error
+        finally:
+            self.held -= 1
 
     def run_many(self, statement: Statement, rows: Sequence[Sequence[Any]]) -> None:
         """Runs a statement once for each row, in the driver's fastest way."""
         if not rows:
             return
         sql, arrange = self._database.compiled(statement)
+        self.hold()
         try:
             if len(rows) == 1:
                 self._cursor.execute(sql, arrange(rows[0]) if arrange else rows[0])
@@ -75,26 +100,63 @@ class Connection:
                 self._cursor.executemany(sql, [arrange(row) for row in rows] if arrange else rows)
         except self._database.driver_errors as error:
             raise self._failed(error, statement.name) from error
+        finally:
+            self.held -= 1
 
     def text(self, sql: str) -> list[Any]:
         """Runs a text of a dialect, such as BEGIN; its rows if it has any."""
+        self.hold()
         try:
             self._cursor.execute(sql)
             return self._cursor.fetchall() if self._cursor.description else []  # type: ignore[return-value]
         except self._database.driver_errors as error:
             raise self._failed(error, sql) from error
+        finally:
+            self.held -= 1
+
+    def hold(self) -> None:
+        """Begins something that a fork has to wait for; it ends with `held -= 1`."""
+        self.held += 1
+        # The mark comes first, and a fork announces itself before it looks for marks: one of the two sees the other.
+        while self._database.forking and self.held == 1 and threading.get_ident() != self._database.forking:
+            self.held = 0
+            time.sleep(0.001)
+            self.held = 1
+
+    @property
+    def inherited(self) -> bool:
+        """Whether it belongs to the process that this one was forked from."""
+        return self in _inherited
+
+    def roll_back(self) -> None:
+        """Ends the transaction without its changes, whatever state it is in."""
+        if not self.broken and not self.inherited:
+            try:
+                self.text("ROLLBACK")
+            except StoreError:
+                self.broken = True  # what is thrown away is rolled back by the database
 
     def close(self) -> None:
         """Gives the connection back, or throws it away if it broke."""
         with contextlib.suppress(Exception):
-            if self.broken:
+            if self.inherited or not self._fairy.is_valid:
+                return  # the parent uses it, or it is closed
+            if self.broken or self._era != self._database.era:
                 self._fairy.invalidate()
             else:
                 self._cursor.close()
                 self._fairy.close()
 
+    def discard(self) -> None:
+        """Closes the driver's connection at once."""
+        self.broken = True
+        self.close()
+
     def _failed(self, error: BaseException, doing: str) -> StoreError:
-        self.broken = self.broken or self._database.disconnected(error, self._fairy)
+        self.failed = True
+        if not self.broken and self._database.disconnected(error, self._fairy):
+            self.broken = True
+            self._database.distrust_idle(self._era)
         return self._database.translated(error, doing)
 
 
@@ -129,8 +191,11 @@ class Database:
         self.driver_errors: tuple[type[BaseException], ...] = (self.engine.dialect.dbapi.Error,)  # type: ignore[union-attr]
         self._texts: dict[str, tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]] | None]] = {}
         self._local = threading.local()
-        self._pid = os.getpid()
-        _open_databases.add(self)
+        self.connections: set[weakref.ref[Connection]] = set()  # a list of it is made in one step; of a WeakSet not
+        self.era = 0  # connections of an earlier one are not used again
+        self.forking = 0  # the thread that is about to fork
+        self.carried = False
+        _open_databases.add(weakref.ref(self, _open_databases.discard))
 
     def __repr__(self) -> str:
         return f"<Database {self.name}>"
@@ -172,18 +237,16 @@ class Database:
         if writing is not None:
             yield writing
             return
-        connection = Connection(self)
+        connection = self._begun(self.dialect.begin_read)
         try:
-            for text in self.dialect.begin_read:
-                connection.text(text)
             yield connection
             connection.text("COMMIT")
-        except BaseException:
-            if not connection.broken:
-                with contextlib.suppress(StoreError):
-                    connection.text("ROLLBACK")
+        except BaseException as error:
+            connection.broken = connection.broken or not isinstance(error, Exception)
+            connection.roll_back()
             raise
         finally:
+            connection.held -= 1
             connection.close()
 
     @contextlib.contextmanager
@@ -198,22 +261,26 @@ class Database:
         if outer is not None:
             yield outer
             return
-        connection = self._begun()
+        connection = self._begun(self.dialect.begin_write)
         self._local.writing = connection
         try:
             yield connection
-            if before_commit is not None:
+            if connection.inherited:
+                raise Unavailable(
+                    f"{self.name}: this process was forked inside of this transaction, which is the parent's to end. "
+                    f"Nothing was written here."
+                )
+            if before_commit is not None and not connection.failed:
                 before_commit()
             self._commit(connection)
-        except BaseException:
-            if not connection.broken:
-                try:
-                    connection.text("ROLLBACK")
-                except StoreError:
-                    connection.broken = True
+        except BaseException as error:
+            # After an interrupt half an answer may be left to read, so such a connection is not used again.
+            connection.broken = connection.broken or not isinstance(error, Exception)
+            connection.roll_back()
             raise
         finally:
             self._local.writing = None
+            connection.held -= 1
             connection.close()
 
     @property
@@ -261,27 +328,79 @@ class Database:
         self._local = threading.local()
         self.engine.dispose()
 
-    def forget_connections(self) -> None:
-        """After a fork: the parent's connections are not ours to use or to close."""
+    def distrust_idle(self, era: int) -> None:
+        """After a connection was lost: those made before are likely to be lost too."""
+        if era == self.era:
+            self.era += 1
+            self.engine.dispose()
+
+    def before_fork(self) -> None:
+        """Closes every connection to an SQLite file, once the other threads have ended what they are doing.
+
+        SQLite keeps its locks in the process's memory. A child that inherits
+        them believes that it holds what only its parent holds, and the parent
+        then deletes the log that the child writes to. Whatever is still in the
+        middle of a transaction stays open, and the child may not use the file.
+        Source: sqlite.org/howtocorrupt.html, 2.6.
+        """
+        self.forking = threading.get_ident()
+        if self.path is None:
+            return
+        own = getattr(self._local, "writing", None)
+        deadline = time.monotonic() + FORK_SECONDS
+        while any(c.held and c is not own for c in self._alive()) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        for connection in self._alive():
+            if connection.held:
+                self.carried = True
+            else:
+                connection.discard()
+        self.era += 1
+        self.engine.dispose()
+
+    def after_fork_in_parent(self) -> None:
+        """Lets the other threads go on; they connect again."""
+        self.forking = 0
+        self.carried = False
+
+    def after_fork_in_child(self) -> None:
+        """The parent's connections are not ours to use or to close."""
+        self.forking = 0
+        _inherited.update(self._alive())
+        _inherited_pools.append(self.engine.pool)
+        self.connections = set()
         self._local = threading.local()
         self.engine.dispose(close=False)
-        self._pid = os.getpid()
 
-    def _begun(self) -> Connection:
-        for attempt in (1, 2):  # a pooled connection may have died with the server's last restart
+    def _alive(self) -> list[Connection]:
+        return [connection for reference in list(self.connections) if (connection := reference()) is not None]
+
+    def _begun(self, begin: Sequence[str]) -> Connection:
+        """A held connection with a transaction begun; all that is left idle may have died with the server."""
+        for attempt in (1, 2):
             connection = Connection(self)
+            connection.hold()
             try:
-                for text in self.dialect.begin_write:
+                for text in begin:
                     connection.text(text)
-            except StoreError:
+            except BaseException as error:
+                connection.broken = connection.broken or not isinstance(error, Exception)
+                connection.roll_back()
+                connection.held -= 1
                 connection.close()
-                if attempt == 2 or not connection.broken:
+                if attempt == 2 or not connection.broken or not isinstance(error, Exception):
                     raise
             else:
                 return connection
         raise AssertionError("unreachable")
 
     def _commit(self, connection: Connection) -> None:
+        if connection.failed:
+            # PostgreSQL would answer COMMIT with a silent ROLLBACK, and MariaDB might have rolled back half way.
+            raise Unavailable(
+                f"{self.name}: a statement of this transaction had failed, so all of it was rolled back. Nothing was "
+                f"written. Repeat the whole transaction."
+            )
         try:
             connection.text("COMMIT")
         except Unavailable as error:
@@ -301,7 +420,7 @@ class Database:
                 poolclass=QueuePool,
                 pool_size=8,
                 max_overflow=-1,
-                connect_args=dict(self.dialect.connect_args),
+                connect_args={name: v for name, v in self.dialect.connect_args.items() if name not in url.query},
                 pool_reset_on_return=None,  # transactions are ended by name
             )
         except (ImportError, NoSuchModuleError) as error:
@@ -311,6 +430,8 @@ class Database:
 
         @event.listens_for(engine, "connect")
         def prepare(connection: Any, _record: Any) -> None:
+            if self.dialect.bound is not None:
+                self.dialect.bound(connection)
             cursor = connection.cursor()
             for text in setup:
                 cursor.execute(text)
@@ -321,7 +442,7 @@ class Database:
     def _compile(self, statement: Statement) -> tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]] | None]:
         compiled = statement.clause.compile(
             dialect=self.engine.dialect,
-            column_keys=list(statement.params) if statement.clause.is_dml else None,  # type: ignore[attr-defined]
+            column_keys=list(statement.params) if statement.clause.is_dml else None,
         )
         order = compiled.positiontup or []  # type: ignore[attr-defined]
         if order == list(statement.params):
@@ -333,16 +454,32 @@ class Database:
         return str(compiled), lambda row: tuple([row[at] if at >= 0 else value for at, value in places])
 
 
-_open_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+_open_databases: set[weakref.ref[Database]] = set()
+_inherited: set[Connection] = set()  # kept, so that nothing closes them
+_inherited_pools: list[Any] = []
 
 
-def _after_fork() -> None:
-    for database in list(_open_databases):
-        database.forget_connections()
+def _databases() -> list[Database]:
+    return [database for reference in list(_open_databases) if (database := reference()) is not None]
+
+
+def _before_fork() -> None:
+    for database in _databases():
+        database.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for database in _databases():
+        database.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    for database in _databases():
+        database.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def iterate(pages: Iterable[Sequence[Any]]) -> Iterator[Any]:

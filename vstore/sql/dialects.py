@@ -8,11 +8,18 @@ the server outside of our tables (the evidence that nothing was restored).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from vstore.errors import ConfigurationError
+
+LOCK_SECONDS = 30
+"""How long a transaction waits for the locks of others."""
+
+ANSWER_SECONDS = 300
+"""How long a server that is connected may say nothing before it counts as gone: longer than any of our statements."""
 
 
 class Cursor(Protocol):
@@ -35,9 +42,11 @@ class Dialect:
     on_connect: Mapping[str, tuple[str, ...]]
     identity: str
     connect_args: Mapping[str, Any] = field(default_factory=dict)
+    bound: Callable[[Any], None] | None = None
     busy: frozenset[str] = frozenset()
     full: frozenset[str] = frozenset()
     damaged: frozenset[str] = frozenset()
+    round_rows: int = 500  # see vstore.shard.Shard._perform; on a server each round costs three round trips
 
     def code(self, error: BaseException) -> str:
         """The driver's error code, as text: SQLite's name, PostgreSQL's SQLSTATE, MariaDB's number."""
@@ -60,13 +69,37 @@ SQLITE = Dialect(
         "relaxed": ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", "PRAGMA cache_size=-16000"),
     },
     identity="",  # a file: see vstore.identity.file_identity
-    connect_args={"isolation_level": None, "timeout": 30.0, "check_same_thread": False},
+    connect_args={"isolation_level": None, "timeout": float(LOCK_SECONDS), "check_same_thread": False},
     busy=frozenset(
         {"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY", "SQLITE_BUSY_TIMEOUT"}
     ),
-    full=frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE"}),
+    full=frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}),
     damaged=frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_VTAB"}),
+    round_rows=50,
 )
+
+
+def _bounded(connection: Any) -> None:
+    """psycopg waits for ever for a server that keeps its connection and does not answer: this ends it."""
+    wait = connection.wait
+
+    def within(waiting: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        heard = time.monotonic()
+        try:
+            wanted = next(waiting)
+            while True:
+                ready = yield wanted  # nothing after each tenth of a second in which nothing came
+                if ready:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > ANSWER_SECONDS:
+                    connection.pgconn.finish()
+                    raise type(connection).OperationalError(f"the server has said nothing for {ANSWER_SECONDS} s")
+                wanted = waiting.send(ready)
+        except StopIteration as end:
+            return end.value
+
+    connection.wait = lambda waiting, *rest, **named: wait(within(waiting), *rest, **named)
+
 
 POSTGRESQL = Dialect(
     name="postgresql",
@@ -75,7 +108,10 @@ POSTGRESQL = Dialect(
     paramstyle="format",
     begin_write=("BEGIN ISOLATION LEVEL READ COMMITTED",),
     begin_read=("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",),
-    on_connect={"full": ("SET synchronous_commit = on",), "relaxed": ("SET synchronous_commit = off",)},
+    on_connect={
+        "full": (f"SET synchronous_commit = on; SET lock_timeout = '{LOCK_SECONDS}s'",),
+        "relaxed": (f"SET synchronous_commit = off; SET lock_timeout = '{LOCK_SECONDS}s'",),
+    },
     # The file behind the counter table is another one after a dump was restored, the timeline after a
     # point-in-time recovery, the system identifier on another cluster.
     identity=(
@@ -83,7 +119,8 @@ POSTGRESQL = Dialect(
         "|| pg_relation_filenode('vs_partition'::regclass) "
         "FROM pg_control_system() s, pg_control_checkpoint() c, pg_database d WHERE d.datname = current_database()"
     ),
-    connect_args={"autocommit": True},
+    connect_args={"autocommit": True, "connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 30_000},
+    bound=_bounded,
     busy=frozenset({"40001", "40P01", "55P03"}),
     full=frozenset({"53100"}),
     damaged=frozenset({"XX001", "XX002"}),
@@ -103,6 +140,7 @@ MARIADB = Dialect(
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES'",
             "SET NAMES utf8mb4 COLLATE utf8mb4_nopad_bin",
+            f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}",
         ),
     ),
     identity=(
@@ -110,7 +148,7 @@ MARIADB = Dialect(
         "(SELECT UNIX_TIMESTAMP(create_time) FROM information_schema.tables "
         "WHERE table_schema = DATABASE() AND table_name = 'vs_partition'))"
     ),
-    connect_args={"autocommit": True, "charset": "utf8mb4"},
+    connect_args={"autocommit": True, "charset": "utf8mb4", "connect_timeout": 10, "read_timeout": ANSWER_SECONDS},
     busy=frozenset({"1205", "1213", "1020"}),
     full=frozenset({"1021", "1114", "1041"}),
     damaged=frozenset({"1034", "1035", "126", "127"}),

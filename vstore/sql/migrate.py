@@ -32,7 +32,7 @@ _ALONE = {
     "sqlite": (["BEGIN IMMEDIATE"], ["COMMIT"], ["ROLLBACK"]),
     # A lock for the transaction: two CREATE TABLE IF NOT EXISTS at once fail on PostgreSQL.
     "postgresql": (["BEGIN", "SELECT pg_advisory_xact_lock(7670734)"], ["COMMIT"], ["ROLLBACK"]),
-    # Here DDL ends transactions, so the lock is the session's; its name is the server's, so it has the database's in it.
+    # DDL ends transactions here, so the lock is the session's; and names of locks are the server's, not the database's.
     "mariadb": (
         ["SELECT GET_LOCK(CONCAT('vstore.', MD5(DATABASE())), 60)"],
         ["SELECT RELEASE_LOCK(CONCAT('vstore.', MD5(DATABASE())))"],
@@ -93,8 +93,8 @@ def prepare(database: Database, first_meta: Callable[[], Mapping[str, str]]) -> 
     begin, end, give_up = _ALONE[database.dialect.name]
     connection = database.read()
     for text in begin:
-        if connection.text(text) == [(0,)]:  # GET_LOCK timed out
-            raise Unavailable(f"another process is making the tables of {database.name}. Nothing was changed. Try again.")
+        if [tuple(row) for row in connection.text(text)] == [(0,)]:  # GET_LOCK timed out
+            raise Unavailable(f"another process is at the tables of {database.name}. Nothing was changed. Try again.")
     try:
         found = dict(connection.rows(sql.META)) if connection.text(_EXISTS[database.dialect.name]) else {}
         if "format" not in found:

@@ -60,8 +60,8 @@ _innodb: dict[str, Any] = {"mysql_engine": "InnoDB", "mariadb_engine": "InnoDB"}
 meta = Table(
     "vs_meta",
     tables,
-    Column("name", _ascii(64), primary_key=True, comment="format, store, shard, map, identity, canonical"),
-    Column("value", _long, nullable=False, comment="text; JSON for map"),
+    Column("name", _ascii(64), primary_key=True, comment="format, store, shard, map, identity, canonical, last"),
+    Column("value", _long, nullable=False, comment="text; JSON for map; last: ids given out"),
     **_innodb,
 )
 

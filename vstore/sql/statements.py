@@ -36,7 +36,7 @@ from vstore.sql.schema import (
 
 T = TypeVar("T")
 
-SIZES = (1, 10, 100, 500)
+SIZES = (1, 10, 50, 100, 500)
 
 
 class Statement:
@@ -144,8 +144,7 @@ PARTITIONS_OF = Statement(
 )
 PARTITION = Statement("a partition", select(*_partition_columns).where(partition.c.id == _p("p")), "p")
 ALL_PARTITIONS = Statement("all partitions", select(*_partition_columns).order_by(partition.c.id))
-LOCK_PARTITION = Statement("a partition", select(*_partition_columns).where(partition.c.id == _p("p")), "p")
-ALL_PARTITIONS = Statement(
+LOCK_ALL_PARTITIONS = Statement(
     "lock all partitions", select(*_partition_columns).order_by(partition.c.id).with_for_update()
 )
 LOCK_PARTITIONS = _sized(
@@ -488,6 +487,58 @@ STRAY_HEADS = Statement(
     "c",
 )
 
+# --- every row, for check and copy -----------------------------------------------------------------------------------
+
+SIZES_BY_ID = Statement(
+    "sizes of bodies in commit order",
+    select(version.c.id, func.length(version.c.body))
+    .where(version.c.id > _p("a"), version.c.id <= _p("b"))
+    .order_by(version.c.id)
+    .limit(_p("n")),
+    "a",
+    "b",
+    "n",
+)
+ROWS_BY_ID = Statement(
+    "whole rows in commit order",
+    select(version.c.collection, as_text(version.c.key), version.c.body, *_lineage)
+    .where(version.c.id > _p("a"), version.c.id <= _p("b"))
+    .order_by(version.c.id)
+    .limit(_p("n")),
+    "a",
+    "b",
+    "n",
+)
+HEAD_KEYS = Statement(
+    "keys with heads, after",
+    select(as_text(head.c.key))
+    .where(head.c.collection == _p("c"), head.c.key > _p("a"))
+    .group_by(head.c.key)
+    .order_by(head.c.key)
+    .limit(_p("n")),
+    "c",
+    "a",
+    "n",
+)
+HEAD_ROWS = _sized(
+    lambda size, items: Statement(
+        "head rows of keys",
+        select(as_text(head.c.key), head.c.id, head.c.state).where(
+            head.c.collection == _p("c"), head.c.key.in_(items)
+        ),
+        "c",
+        *_items(size),
+    )
+)
+LOST_HEADS = Statement(
+    "heads of no collection",
+    select(head.c.collection, as_text(head.c.key), head.c.id)
+    .where(~exists().where(collection.c.id == head.c.collection))
+    .limit(_p("n")),
+    "n",
+)
+KNOWING = Statement("partitions that know of others", select(knowledge.c.partition).distinct())
+
 # --- dropping a collection -------------------------------------------------------------------------------------------
 
 DROP_HEADS = Statement("drop heads", delete(head).where(head.c.collection == _p("c")), "c")
@@ -496,6 +547,12 @@ DROP_EVENTS = Statement("drop events", delete(event).where(event.c.collection ==
 DROP_KNOWLEDGE = Statement(
     "drop knowledge",
     delete(knowledge).where(knowledge.c.partition >= _p("a"), knowledge.c.partition < _p("b")),
+    "a",
+    "b",
+)
+DROP_ACTORS = Statement(
+    "drop retired actors",
+    delete(actor).where(actor.c.partition >= _p("a"), actor.c.partition < _p("b")),
     "a",
     "b",
 )

@@ -1,0 +1,79 @@
+"""`conflicts` and `resolve`: documents that several writers changed at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from vstore.cli.functions import resolver_of
+from vstore.cli.options import chosen, json_option, opened, rev_of, store_option, value_of
+from vstore.cli.output import line, plain, short, text, version, written
+from vstore.errors import Conflict
+from vstore.hlc import iso
+from vstore.resolvers import DELETE
+
+
+@click.command("conflicts")
+@click.argument("collection", required=False)
+@json_option
+@store_option
+def conflicts(collection: str | None, as_json: bool, urls: tuple[str, ...]) -> None:
+    """List the documents that have several live siblings, with the siblings."""
+    with opened(urls) as store:
+        for document in chosen(store, collection).conflicts():
+            if as_json:
+                siblings = [
+                    {name: value for name, value in version(sibling).items() if name not in ("key", "deleted")}
+                    for sibling in document.siblings
+                ]
+                line({"key": document.key, "context": str(document.context), "siblings": siblings})
+                continue
+            text(plain(document.key))
+            for sibling in document.siblings:
+                text(f"  {iso(sibling.stamp)}  {sibling.rev}  {short(sibling.value)}")
+
+
+@click.command("resolve")
+@click.argument("collection")
+@click.argument("key", required=False)
+@click.argument("value", required=False)
+@click.option("--rev", metavar="REV", help="Take the value of this sibling.")
+@click.option("--delete", "delete", is_flag=True, help="Delete the document.")
+@click.option("--resolver", metavar="NAME|FILE.py:FUNCTION", help="Let a function decide.")
+@click.option("--all", "every", is_flag=True, help="All documents with siblings. Needs --resolver.")
+@store_option
+def resolve(
+    collection: str,
+    key: str | None,
+    value: str | None,
+    rev: str | None,
+    delete: bool,
+    resolver: str | None,
+    every: bool,
+    urls: tuple[str, ...],
+) -> None:
+    """Settle a document: one version that replaces all its siblings.
+
+    By VALUE (JSON, @FILE or -), by the --rev of a sibling, by --delete, or by a --resolver: keep, winner, last_write,
+    json3 (three-way merge), or a function(conflict) of yours that returns a value, DELETE or KEEP. Exit 4 if siblings
+    are left.
+    """
+    if sum([value is not None, rev is not None, delete, resolver is not None]) != 1:
+        raise click.UsageError("give one of VALUE, --rev, --delete and --resolver.")
+    if every != (key is None) or (every and resolver is None):
+        raise click.UsageError("give a KEY, or --all with a --resolver.")
+    answer: Any = resolver_of(resolver) if resolver is not None else DELETE if delete else None
+    if value is not None:
+        answer = value_of(value)
+    left = 0
+    with opened(urls) as store:
+        documents = chosen(store, collection)
+        for each in [key] if key is not None else (document.key for document in documents.conflicts()):
+            if rev is not None:
+                answer = documents.version(each, rev_of(documents, each, rev)).value
+            document = documents.resolve(each, answer)
+            left += document.conflicted
+            written(document)
+    if left:
+        raise Conflict(f"{left:,} documents still have siblings: the resolver kept them. Nothing was lost.")

@@ -1,0 +1,174 @@
+"""`import` and `export`: documents as lines of JSON."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import click
+import orjson
+
+from vstore.cli.options import chosen, json_option, moment, opened, store_option
+from vstore.cli.output import flush, line, out, text
+from vstore.errors import StoreError
+from vstore.ndjson import exports
+from vstore.ndjson.imports import Imported, import_lines
+from vstore.ndjson.sources import Source
+
+
+@click.command("import")
+@click.argument("collection")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--key", "key_field", metavar="FIELD", help="Each line is a document; this field of it is the key.")
+@click.option("--strict", is_flag=True, help="Refuse objects that have a name twice.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="After a line that cannot be imported.",
+)
+@click.option("--again", is_flag=True, help="Read lines, too, that an earlier import of the file has done.")
+@click.option(
+    "--progress",
+    type=click.Choice(["text", "json", "none"]),
+    default="text",
+    show_default=True,
+    help="On stderr.",
+)
+@click.option("--quiet", "-q", is_flag=True, help="No progress and no report; errors only.")
+@json_option
+@store_option
+def import_(
+    collection: str,
+    files: tuple[str, ...],
+    key_field: str | None,
+    strict: bool,
+    on_error: str,
+    again: bool,
+    progress: str,
+    quiet: bool,
+    as_json: bool,
+    urls: tuple[str, ...],
+) -> int:
+    """Import documents from lines of JSON: plain, gzip or Zstandard, or - for stdin.
+
+    A line is {"key": …, "doc": …} for a document as of now; or {"at": SECONDS, "key": …, "doc": …} or {"at": SECONDS,
+    "key": …, "deleted": true} for a version of that time, which rebuilds history.
+
+    What is there already stays as it is. An import that was interrupted goes on where it was, and one that is repeated
+    makes no new versions. Exit 1 if a line failed.
+    """
+    failed = False
+    with opened(urls, create=True) as store:
+        for name in files:
+            with Source(name) as source:
+                begun = time.monotonic()
+                show = _shown(source, begun, "none" if quiet else progress)
+                result = import_lines(
+                    store[collection],
+                    source,
+                    key_field=key_field,
+                    strict=strict,
+                    on_error="skip" if on_error == "skip" else "stop",
+                    again=again,
+                    on_failure=partial(_named, name),
+                    progress=show,
+                )
+                if not quiet:
+                    _report(name, result, time.monotonic() - begun, as_json)
+            failed = failed or result.failed > 0
+            if result.stopped_at is not None:
+                break
+    return int(failed)
+
+
+@click.command("export")
+@click.argument("collection", required=False)
+@click.option("--history", is_flag=True, help="Every version with its time, key by key, oldest first.")
+@click.option("--at", "when", metavar="MOMENT", type=moment, help="The documents as they were then.")
+@store_option
+def export(collection: str | None, history: bool, when: int | None, urls: tuple[str, ...]) -> None:
+    """Print a collection as lines of JSON that `vstore import` reads back.
+
+    Of a document with siblings, the winner; with --history, all versions in order of time. For exact replicas use
+    `vstore copy` and `vstore sync`.
+    """
+    if history and when is not None:
+        raise click.UsageError("--history and --at exclude each other.")
+    count = exports.Exported()
+    with opened(urls) as store:
+        documents = chosen(store, collection)
+        for each in exports.history(documents, count) if history else exports.documents(documents, count, when):
+            out(each)
+    if count.conflicts:
+        how = "their versions are in order of time" if history else "their winner was exported"
+        click.echo(f"vstore: {count.conflicts:,} documents have siblings; {how}", err=True)
+    if count.pruned:
+        click.echo(f"vstore: {count.pruned:,} versions have been pruned and are left out", err=True)
+
+
+def _shown(source: Source, begun: float, form: str) -> Callable[[Imported], None] | None:
+    """Tells how far an import is: a line that is written over on a terminal, else a line a second at most."""
+    if form == "none":
+        return None
+    terminal = sys.stderr.isatty() and form == "text"
+    pause_seconds = 0.1 if terminal else 1.0
+    last = begun
+
+    def show(imported: Imported) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < pause_seconds:
+            return
+        last = now
+        if form == "json":
+            click.echo(orjson.dumps({**_counts(source.name, imported), "seconds": round(now - begun, 1)}), err=True)
+            return
+        done = imported.inserted + imported.unchanged - imported.known
+        words = f"{source.name}: {imported.last_line:,} lines, {done / (now - begun):,.0f}/s"
+        if source.size_bytes:
+            words += f", {100 * source.read_bytes // source.size_bytes} %"
+        click.echo(f"\r\x1b[K{words}" if terminal else words, nl=not terminal, err=True)
+
+    return show
+
+
+def _named(name: str, number: int, error: StoreError) -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)
+    click.echo(f"vstore: {name}, line {number:,}: {error}", err=True)
+
+
+def _report(name: str, imported: Imported, seconds: float, as_json: bool) -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)
+    if as_json:
+        line({**_counts(name, imported), "seconds": round(seconds, 3)})
+        flush()
+        return
+    words = f"{name}: {imported.inserted:,} inserted, {imported.unchanged:,} unchanged, {imported.failed:,} failed"
+    text(f"{words} in {seconds:.1f} s")
+    if imported.known:
+        text(f"  {imported.known:,} of the unchanged were imported before; --again compares them with the store")
+    if imported.failed:
+        numbers = ", ".join(f"{number}" for number in imported.failed_lines[:20])
+        text(f"  failed lines: {numbers}{', …' if imported.failed > 20 else ''}")
+    if imported.stopped_at is not None:
+        text(f"  stopped at line {imported.stopped_at:,}: what is before it is imported; --on-error skip goes on")
+    flush()
+
+
+def _counts(name: str, imported: Imported) -> dict[str, object]:
+    return {
+        "file": name,
+        "line": imported.last_line,
+        "inserted": imported.inserted,
+        "unchanged": imported.unchanged,
+        "known": imported.known,
+        "failed": imported.failed,
+        "failed_lines": imported.failed_lines,
+        "stopped_at": imported.stopped_at,
+    }

@@ -1,0 +1,79 @@
+"""Data on stdout: one JSON value on each line, or columns for people.
+
+Everything goes out as UTF-8 bytes, whatever the locale says, and is flushed line
+by line only for a reader who is waiting. Text for people never has control
+characters that came from a document.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from vstore.document import Document
+from vstore.hlc import iso
+
+
+def out(data: bytes) -> None:
+    """Writes bytes to stdout."""
+    sys.stdout.buffer.write(data)
+
+
+def line(value: Any) -> None:
+    """A value as one line of JSON."""
+    out(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def text(words: str) -> None:
+    """A line for people."""
+    out(f"{words}\n".encode())
+
+
+def flush() -> None:
+    """Lets a reader see what has been written."""
+    sys.stdout.flush()
+
+
+def plain(value: str) -> str:
+    """A key or name as people read it; as JSON text if it has characters that would act on a terminal."""
+    return value if value.isprintable() else orjson.dumps(value).decode()
+
+
+def short(value: Any, width: int = 60) -> str:
+    """The beginning of a value as JSON."""
+    whole = orjson.dumps(value).decode()
+    return whole if len(whole) <= width else f"{whole[: width - 1]}…"
+
+
+def table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Rows under their names: numbers to the right, text to the left."""
+    cells = [[f"{cell:,}" if isinstance(cell, int) else plain(str(cell)) for cell in row] for row in rows]
+    kinds = list(rows) if isinstance(rows, list) else []
+    right = [bool(kinds) and isinstance(kinds[0][column], int) for column in range(len(names))]
+    widths = [max(len(name), *(len(row[column]) for row in cells), 0) for column, name in enumerate(names)]
+    for row in ([*names], *cells):
+        aligned = [
+            cell.rjust(width) if to else cell.ljust(width) for cell, width, to in zip(row, widths, right, strict=True)
+        ]
+        text("  ".join(aligned).rstrip())
+
+
+def version(document: Document) -> dict[str, Any]:
+    """All that is known of a version, for JSON. `stamp` is microseconds since 1970 UTC, `time` the same for people."""
+    return {
+        "key": document.key,
+        "rev": document.rev,
+        "time": iso(document.stamp),
+        "stamp": document.stamp,
+        "parents": document.parents,
+        "deleted": document.deleted,
+        "value": document.value,
+    }
+
+
+def written(document: Document) -> None:
+    """What a command that wrote a document says: its rev now, and how many siblings it has."""
+    line({"key": document.key, "rev": document.rev, "deleted": document.deleted, "siblings": len(document.siblings)})

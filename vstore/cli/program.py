@@ -1,0 +1,124 @@
+"""The command itself: it finds commands, runs one, and is the only place where errors become exit codes.
+
+A command's module is imported when the command is used, and extensions are
+looked for only when a command is unknown or help is asked for: `vstore get` is
+to answer before anyone has noticed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from vstore.errors import Conflict, NotFound, StoreError
+
+OK, ERROR, USAGE, NOT_FOUND, CONFLICT, DAMAGE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+
+COMMANDS = {
+    "init": "upkeep",
+    "put": "documents",
+    "get": "documents",
+    "delete": "documents",
+    "keys": "documents",
+    "history": "past",
+    "diff": "past",
+    "revert": "past",
+    "at": "past",
+    "import": "lines",
+    "export": "lines",
+    "changes": "feed",
+    "conflicts": "conflicts",
+    "resolve": "conflicts",
+    "prune": "upkeep",
+    "check": "upkeep",
+    "copy": "upkeep",
+    "stats": "upkeep",
+    "collections": "upkeep",
+    "demo": "demo",
+}
+"""The module of each command, in the order of the help page."""
+
+
+class Program(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    _extended: dict[str, click.Command] | None = None
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *(name for name in self._extensions() if name not in COMMANDS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return self._extensions().get(cmd_name)
+        module = importlib.import_module(f"vstore.cli.{COMMANDS[cmd_name]}")
+        members = vars(module).values()
+        return next(each for each in members if isinstance(each, click.Command) and each.name == cmd_name)
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Any:
+        """Runs a command and exits with its code: see the constants above.
+
+        With `standalone_mode=False`, as click has it, it returns or raises instead.
+        """
+        if settings.get("standalone_mode", True):
+            settings["standalone_mode"] = False
+            sys.exit(_code_of(lambda: super(Program, self).main(args, *rest, **settings)))
+        return super().main(args, *rest, **settings)
+
+    def _extensions(self) -> dict[str, click.Command]:
+        if self._extended is None:
+            from vstore.extension import commands
+
+            self._extended = commands(lambda problem: click.echo(f"vstore: {problem}", err=True))
+        return self._extended
+
+
+@click.command(
+    cls=Program,
+    name="vstore",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 5 check found damage, 130 interrupted.",
+)
+@click.version_option(package_name="vstore", message="vstore %(version)s")
+def main() -> None:
+    """A document store that never forgets.
+
+    Every command takes --store URL, once for each shard; without it, the URLs in $VSTORE_STORE, else
+    sqlite:///vstore.db. Data is printed on stdout, all else on stderr.
+    """
+
+
+def _code_of(run: Callable[[], Any]) -> int:
+    try:
+        code = run()
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except NotFound as error:
+        return _told(error, NOT_FOUND)
+    except Conflict as error:
+        return _told(error, CONFLICT)
+    except StoreError as error:
+        return _told(error, ERROR)
+    except BrokenPipeError:
+        # The reader has what it wanted (`vstore keys posts | head`). What is still buffered has nowhere to go, and
+        # Python would complain about that on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except OSError as error:
+        return _told(error, ERROR)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("vstore: interrupted", err=True)
+        return INTERRUPTED
+    return code if isinstance(code, int) else OK
+
+
+def _told(error: Exception, code: int) -> int:
+    for line in (str(error), *getattr(error, "__notes__", ())):
+        click.echo(f"vstore: {line}", err=True)
+    return code

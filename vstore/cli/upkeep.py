@@ -1,0 +1,177 @@
+"""`init`, `collections`, `stats`, `prune`, `check`, `copy`: the store itself."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+import click
+
+from vstore.cli.options import chosen, json_option, opened, store_option, urls_or_default
+from vstore.cli.output import flush, line, plain, table, text
+from vstore.cli.program import DAMAGE
+from vstore.store import PARTITIONS, Store
+
+
+@click.command("init")
+@store_option
+def init(urls: tuple[str, ...]) -> None:
+    """Make a store of the databases given with --store, each a shard. One that is there stays as it is."""
+    places = urls_or_default(urls)
+    with Store(*places) as store:
+        line({"store": store.id, "shards": [shard.database.name for shard in store.shards]})
+
+
+@click.group("collections", invoke_without_command=True)
+@json_option
+@store_option
+@click.pass_context
+def collections(ctx: click.Context, as_json: bool, urls: tuple[str, ...]) -> None:
+    """List collections; or create, rename or drop one."""
+    if ctx.invoked_subcommand is None:
+        with opened(urls) as store:
+            for name in store.collections():
+                if as_json:
+                    line({"collection": name, "documents": len(store[name])})
+                else:
+                    text(plain(name))
+
+
+@collections.command("create")
+@click.argument("name")
+@click.option("--partitions", default=PARTITIONS, show_default=True, help="A power of two, for ever.")
+@store_option
+def create(name: str, partitions: int, urls: tuple[str, ...]) -> None:
+    """Create a collection. The first write does it too; replicas need equal partitions."""
+    with opened(urls, create=True) as store:
+        store.create(name, partitions=partitions)
+
+
+@collections.command("rename")
+@click.argument("old")
+@click.argument("new")
+@store_option
+def rename(old: str, new: str, urls: tuple[str, ...]) -> None:
+    """Give a collection another name. Its documents and history stay as they are."""
+    with opened(urls) as store:
+        store.rename(old, new)
+
+
+@collections.command("drop")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@store_option
+def drop(name: str, yes: bool, urls: tuple[str, ...]) -> None:
+    """Delete a collection with its documents and all their history, here. There is no way back."""
+    with opened(urls) as store:
+        documents = chosen(store, name)
+        if not yes:
+            question = f"Drop {plain(name)!r} with {len(documents):,} documents and all their history?"
+            click.confirm(question, abort=True, err=True)
+        store.drop(name)
+
+
+@click.command("stats")
+@click.argument("collection", required=False)
+@json_option
+@store_option
+def stats(collection: str | None, as_json: bool, urls: tuple[str, ...]) -> None:
+    """Count documents, tombstones, conflicts, versions and bytes of each collection."""
+    with opened(urls) as store:
+        found = store.stats()
+        if collection is not None:
+            found = {collection: found[chosen(store, collection).name]}
+    if as_json:
+        for name, counts in found.items():
+            line({"collection": name, **counts})
+        return
+    names = ["documents", "tombstones", "conflicts", "versions", "stubs", "body_bytes"]
+    rows = [[name, *(counts[each] for each in names)] for name, counts in found.items()]
+    table(["collection", *(name.replace("_", " ") for name in names)], rows)
+
+
+@click.command("prune")
+@click.argument("collection", required=False)
+@click.option("--keep-last", type=click.IntRange(min=1), metavar="N", help="The newest versions of each document stay.")
+@click.option("--keep-days", type=click.FloatRange(min=0), metavar="N", help="Versions younger than this stay.")
+@click.option("--dry-run", is_flag=True, help="Count only.")
+@json_option
+@store_option
+def prune(
+    collection: str | None,
+    keep_last: int | None,
+    keep_days: float | None,
+    dry_run: bool,
+    as_json: bool,
+    urls: tuple[str, ...],
+) -> None:
+    """Drop the bodies of old versions. With both options, what either keeps.
+
+    Current versions, tombstones and common ancestors of siblings always stay, and every version keeps its place in
+    history.
+    """
+    if keep_last is None and keep_days is None:
+        raise click.UsageError("give --keep-last or --keep-days.")
+    with opened(urls) as store:
+        done = chosen(store, collection).prune(keep_last=keep_last, keep_days=keep_days, dry_run=dry_run)
+    if as_json:
+        line({"keys": done.keys, "pruned": done.pruned, "kept": done.kept, "dry_run": dry_run})
+        return
+    verb = "would be pruned" if dry_run else "pruned"
+    text(f"{done.pruned:,} versions of {done.keys:,} documents {verb}, {done.kept:,} kept")
+
+
+@click.command("check")
+@click.argument("names", metavar="[COLLECTION]...", nargs=-1)
+@json_option
+@store_option
+def check(names: tuple[str, ...], as_json: bool, urls: tuple[str, ...]) -> int:
+    """Read everything again and name every broken invariant. Exit 5 if there is one."""
+    found = 0
+    with opened(urls) as store:
+        for finding in store.check(names or None, progress=_rows_read()):
+            found += 1
+            if as_json:
+                line(asdict(finding))
+            else:
+                text(str(finding))
+            flush()
+    if not as_json:
+        click.echo(f"{found:,} findings" if found else "no damage found", err=True)
+    return DAMAGE if found else 0
+
+
+@click.command("copy")
+@click.option("--to", "targets", multiple=True, required=True, metavar="URL", help="Repeat for the copy's shards.")
+@json_option
+@store_option
+def copy(targets: tuple[str, ...], as_json: bool, urls: tuple[str, ...]) -> None:
+    """Make a replica of the store: everything with its history, ready to be written and synced.
+
+    The target may have another number of shards, of other databases. Copying the files instead makes two stores that
+    cannot be told apart.
+    """
+    with opened(urls) as store, store.copy(*targets) as made:
+        counts = made.stats()
+        for name, each in counts.items():
+            if as_json:
+                line({"collection": name, **each})
+            else:
+                text(f"{plain(name)}: {each['documents']:,} documents, {each['versions']:,} versions")
+    if not counts:
+        click.echo("vstore: the store has no collections; its copy has none either", err=True)
+
+
+def _rows_read() -> Callable[[int, int], None]:
+    """Tells on a terminal how far a check is."""
+    last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        if sys.stderr.isatty() and time.monotonic() - last > 0.1:
+            last = time.monotonic()
+            click.echo(f"\r\x1b[K{done:,} of {total:,} rows", nl=False, err=True)
+
+    return show
