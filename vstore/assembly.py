@@ -84,7 +84,7 @@ def _made(databases: Sequence[Database], metas: Sequence[Mapping[str, str]]) -> 
     if not _is_whole(planned):
         _refuse(databases, metas)
     started = [database for database, meta in zip(databases, metas, strict=True) if meta]
-    if any(database.read().rows(sql.COLLECTIONS) for database in started):
+    if not all(metas) and any(database.read().rows(sql.COLLECTIONS) for database in started):
         now = [_meta(database, create=True) for database in databases]
         if now == list(metas):  # a blank database never takes the place of one that may have had documents
             _refuse(databases, metas)

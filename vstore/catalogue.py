@@ -80,7 +80,7 @@ def rename(shards: Sequence[Shard], old: str, new: str) -> bool:
             return False
         if _named(known, new) is not None:
             raise ConfigurationError(f"a collection {new!r} exists already. Nothing was changed.")
-        shards[0].database.read().run(sql.RENAME_COLLECTION, (new, definition.id))
+        _call(shards[0], definition, new)
     with _alone(shards):
         return True
 
@@ -139,9 +139,13 @@ def _alone(shards: Sequence[Shard], name: str = "") -> Iterator[Mapping[str, Def
                 if uid not in known:
                     _forget_half_made(shard, uid, definition.name == name)
                 elif known[uid].name != definition.name:
-                    with shard.transaction():
-                        shard.database.read().run(sql.RENAME_COLLECTION, (known[uid].name, definition.id))
+                    _call(shard, definition, known[uid].name)
         yield known
+
+
+def _call(shard: Shard, definition: Definition, name: str) -> None:
+    with shard.transaction():
+        shard.database.read().run(sql.RENAME_COLLECTION, (name, definition.id))
 
 
 def _forget_half_made(shard: Shard, uid: str, in_the_way: bool) -> None:

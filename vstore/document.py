@@ -148,14 +148,15 @@ def winner_first(versions: Iterable[Version]) -> list[Version]:
     The order that CouchDB shows, and equal at every replica. A display order,
     not a resolution; time is never used for it.
     """
-    return sorted(versions, key=lambda version: winner_key(version.deleted, version.rev), reverse=True)
+    found = list(versions)
+    if len(found) > 1:  # of most documents there is one head, and a key costs 1 µs
+        found.sort(key=lambda version: winner_key(version.deleted, version.rev), reverse=True)
+    return found
 
 
 def context_of(key: str, heads: Iterable[Version]) -> Context:
     """What a reader of these heads has seen: tombstones too, so that the next write absorbs them."""
-    ordered = list(heads)
-    if len(ordered) > 1:
-        ordered = winner_first(ordered)
+    ordered = winner_first(heads)
     seen = NOTHING
     for head in ordered:
         seen = (seen | head.clock).with_dots(head.dots)

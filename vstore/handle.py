@@ -121,7 +121,10 @@ def document_of(key: str, heads: Sequence[Version], collection: str, codec_named
                 continue
             seen.add(identity)
         live.append(shown(key, head, context, value))
-    return replace(live[0], siblings=tuple(live)) if live else shown(key, ordered[0], context, None)
+    if not live:
+        return shown(key, ordered[0], context, None)
+    first = live[0]
+    return Document(key, first.value, first.rev, first.parents, False, first.stamp, context, tuple(live))
 
 
 def shown(key: str, version: Version, context: Context, value: Any) -> Document:

@@ -373,21 +373,19 @@ class Shard:
     def _do(self, connection: Connection, request: Request, work: Put | Receive, plan: _Plan) -> None:
         definition = request.definition
         partition = plan.partitions[definition.base + work.part]
-        outcome: Written | Arrived
-        rev = ""
         if isinstance(work, Receive):
-            outcome = self._receive(connection, definition, partition, work, plan)
-        else:
-            try:
-                outcome = self._put(connection, definition, partition, work, plan)
-            except PreconditionFailed as error:
-                request.error = error
-                return
-            if outcome.new and (work.context is None or not outcome.version.parents):
-                rev = outcome.version.rev
-        request.revs.append(rev)
+            request.results.append(self._receive(connection, definition, partition, work, plan))
+            request.revs.append("")
+            return
+        try:
+            version, new = self._put(connection, definition, partition, work, plan)
+        except PreconditionFailed as error:
+            request.error = error
+            return
+        request.revs.append(version.rev if new and (work.context is None or not version.parents) else "")
         if request.outcomes:
-            request.results.append(outcome)
+            heads = plan.held[definition.id][work.key].entry.heads
+            request.results.append(Written(version, new, list(heads.values())))
 
     def _lock(self, connection: Connection, ids: set[int], plan: _Plan) -> None:
         """Locks the counter rows, and gives new actors to those partitions whose actor is not proven."""
@@ -445,7 +443,8 @@ class Shard:
 
     def _put(
         self, connection: Connection, definition: Definition, partition: Partition, put: Put, plan: _Plan
-    ) -> Written:
+    ) -> tuple[Version, bool]:
+        """The version that a put made or found, and whether it is new."""
         held = plan.held[definition.id][put.key]
         entry = held.entry
         if put.match is not None:
@@ -459,7 +458,7 @@ class Shard:
         if self._doubts and (put.context is None or not context.revs):
             known = self._doubted(connection, definition, put, entry)
             if known is not None:
-                return Written(known, False, list(entry.heads.values()))
+                return known, False
         stamp = put.stamp
         if stamp is None:
             stamp = self.clock.tick(self._now_us(), max([head.stamp for head in entry.heads.values()], default=0))
@@ -479,7 +478,7 @@ class Shard:
             held.inserted.append(version)
             if partition.known is not None:
                 partition.known.add(partition.actor, partition.ctr)
-        return Written(version, new, list(entry.heads.values()))
+        return version, new
 
     def _receive(
         self, connection: Connection, definition: Definition, partition: Partition, work: Receive, plan: _Plan

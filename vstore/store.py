@@ -386,6 +386,8 @@ class Store:
         return url
 
     def _shard(self, database: Database, shard_id: str, directory: Path) -> Shard:
+        if self._temporary is not None and Path(database.path or "").parent == Path(self._temporary.name):
+            directory = Path(self._temporary.name)  # nobody will open it again: the proof is deleted with it
         if database.path is not None:
             identity, distrusted = file_identity(database.path), False  # a file proves itself by the notes alone
         else:

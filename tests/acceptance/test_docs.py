@@ -103,12 +103,14 @@ def test_every_block_of_a_page_runs_and_prints_what_is_shown(
 
 
 def test_the_two_commands_of_the_readme_are_what_ci_runs() -> None:
-    """They stand in the README exactly so, and `.ci/run` begins with nothing but a clone and runs them."""
+    """They stand in the README exactly so, and `.ci/run` begins with nothing but a clone and runs them; so does make."""
     shown = [line for block in blocks(ROOT / "README.md") if block.kind == "sh" for line in block.text.splitlines()]
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
+    make = (ROOT / "Makefile").read_text(encoding="utf-8")
+
     assert shown[:2] == INSTALL
-    assert all(command in ci for command in INSTALL)
+    assert all(command in ci and command in make for command in INSTALL)
 
 
 def _run_python(text: str, place: str, line: int, names: dict[str, Any]) -> str:
@@ -169,14 +171,16 @@ def _public_names() -> Iterator[str]:
 
 def _commands(group: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:
     """Every command under the group, by the words that call it."""
-    if isinstance(group, click.Group):
-        context = click.Context(group)
-        for name in group.list_commands(context):
-            command = group.get_command(context, name)
-            assert command is not None
-            yield from _commands(command, f"{path} {name}".strip())
-    else:
+    if not isinstance(group, click.Group):
         yield path, group
+        return
+    if group.invoke_without_command:
+        yield path, group
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield from _commands(command, f"{path} {name}".strip())
 
 
 def test_every_public_name_is_in_the_reference() -> None:
@@ -223,7 +227,8 @@ def test_the_architecture_page_shows_the_layers_that_are_checked() -> None:
     layers = next(contract["layers"] for contract in contracts if contract.get("containers") == ["vstore"])
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
-    shown = re.findall(r"^\| `([^|]*)` +\|", page, re.MULTILINE)
+    section = page.partition("## The layers")[2].partition("\n## ")[0]
+    shown = re.findall(r"^\| `([^|]*)` +\|", section, re.MULTILINE)
 
     assert [" | ".join(row.split("`, `")) for row in shown] == layers
 

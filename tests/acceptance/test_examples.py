@@ -32,6 +32,13 @@ def test_an_example_runs_and_says_what_it_does(path: Path, tmp_path: Path, monke
     assert list(tmp_path.glob("*.db*")) == []
 
 
+def test_a_store_that_is_deleted_when_it_is_closed_leaves_no_proof_behind(tmp_path: Path) -> None:
+    """This example opens `sqlite://`, which nobody can open again."""
+    _run(next(path for path in EXAMPLES if path.name == "time_travel.py"))
+
+    assert list((tmp_path / "state").rglob("*.proof")) == []
+
+
 @pytest.mark.postgres
 @pytest.mark.mariadb
 def test_the_sharded_example_runs_on_three_kinds_of_database(fresh_url: Callable[[str], str]) -> None:

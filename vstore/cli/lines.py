@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +10,7 @@ import click
 import orjson
 
 from vstore.cli.options import chosen, json_option, moment, opened, store_option
-from vstore.cli.output import flush, line, out, text
+from vstore.cli.output import Talk, flush, line, out, text
 from vstore.errors import StoreError
 from vstore.ndjson import exports
 from vstore.ndjson.imports import Imported, import_lines
@@ -62,11 +61,11 @@ def import_(
     makes no new versions. Exit 1 if a line failed.
     """
     failed = False
+    talk = Talk(pause_seconds=1.0)
     with opened(urls, create=True) as store:
         for name in files:
             with Source(name) as source:
                 begun = time.monotonic()
-                show = _shown(source, begun, "none" if quiet else progress)
                 result = import_lines(
                     store[collection],
                     source,
@@ -74,9 +73,10 @@ def import_(
                     strict=strict,
                     on_error="skip" if on_error == "skip" else "stop",
                     again=again,
-                    on_failure=partial(_named, name),
-                    progress=show,
+                    on_failure=partial(_refused, name, talk),
+                    progress=_progress(source, begun, talk, "none" if quiet else progress),
                 )
+                talk.end()
                 if not quiet:
                     _report(name, result, time.monotonic() - begun, as_json)
             failed = failed or result.failed > 0
@@ -110,41 +110,28 @@ def export(collection: str | None, history: bool, when: int | None, urls: tuple[
         click.echo(f"vstore: {count.pruned:,} versions have been pruned and are left out", err=True)
 
 
-def _shown(source: Source, begun: float, form: str) -> Callable[[Imported], None] | None:
-    """Tells how far an import is: a line that is written over on a terminal, else a line a second at most."""
-    if form == "none":
-        return None
-    terminal = sys.stderr.isatty() and form == "text"
-    pause_seconds = 0.1 if terminal else 1.0
-    last = begun
-
+def _progress(source: Source, begun: float, talk: Talk, form: str) -> Callable[[Imported], None] | None:
     def show(imported: Imported) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < pause_seconds:
-            return
-        last = now
+        seconds = time.monotonic() - begun
         if form == "json":
-            click.echo(orjson.dumps({**_counts(source.name, imported), "seconds": round(now - begun, 1)}), err=True)
+            if talk.due:
+                click.echo(orjson.dumps({**_counts(source.name, imported), "seconds": round(seconds, 1)}), err=True)
             return
         done = imported.inserted + imported.unchanged - imported.known
-        words = f"{source.name}: {imported.last_line:,} lines, {done / (now - begun):,.0f}/s"
+        words = f"{source.name}: {imported.last_line:,} lines, {done / seconds:,.0f}/s"
         if source.size_bytes:
             words += f", {100 * source.read_bytes // source.size_bytes} %"
-        click.echo(f"\r\x1b[K{words}" if terminal else words, nl=not terminal, err=True)
+        talk.now(words)
 
-    return show
+    return None if form == "none" else show
 
 
-def _named(name: str, number: int, error: StoreError) -> None:
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)
+def _refused(name: str, talk: Talk, number: int, error: StoreError) -> None:
+    talk.end()
     click.echo(f"vstore: {name}, line {number:,}: {error}", err=True)
 
 
 def _report(name: str, imported: Imported, seconds: float, as_json: bool) -> None:
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)
     if as_json:
         line({**_counts(name, imported), "seconds": round(seconds, 3)})
         flush()

@@ -8,9 +8,11 @@ characters that came from a document.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import click
 import orjson
 
 from vstore.document import Document
@@ -50,15 +52,13 @@ def short(value: Any, width: int = 60) -> str:
 
 def table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Rows under their names: numbers to the right, text to the left."""
+    rows = list(rows)
     cells = [[f"{cell:,}" if isinstance(cell, int) else plain(str(cell)) for cell in row] for row in rows]
-    kinds = list(rows) if isinstance(rows, list) else []
-    right = [bool(kinds) and isinstance(kinds[0][column], int) for column in range(len(names))]
-    widths = [max(len(name), *(len(row[column]) for row in cells), 0) for column, name in enumerate(names)]
+    right = [any(isinstance(row[column], int) for row in rows) for column in range(len(names))]
+    widths = [max(len(row[column]) for row in ([*names], *cells)) for column in range(len(names))]
     for row in ([*names], *cells):
-        aligned = [
-            cell.rjust(width) if to else cell.ljust(width) for cell, width, to in zip(row, widths, right, strict=True)
-        ]
-        text("  ".join(aligned).rstrip())
+        columns = zip(row, widths, right, strict=True)
+        text("  ".join(cell.rjust(width) if to else cell.ljust(width) for cell, width, to in columns).rstrip())
 
 
 def version(document: Document) -> dict[str, Any]:
@@ -77,3 +77,32 @@ def version(document: Document) -> dict[str, Any]:
 def written(document: Document) -> None:
     """What a command that wrote a document says: its rev now, and how many siblings it has."""
     line({"key": document.key, "rev": document.rev, "deleted": document.deleted, "siblings": len(document.siblings)})
+
+
+class Talk:
+    """How far a command is, on stderr: one line that is written over if that is a terminal."""
+
+    def __init__(self, pause_seconds: float = 0.0) -> None:
+        """`pause_seconds` is the least time between two lines where it is no terminal; 0 for none at all."""
+        self.terminal = sys.stderr.isatty()
+        self._pause_seconds = 0.1 if self.terminal else pause_seconds
+        self._last = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for another line. True once for each."""
+        now = time.monotonic()
+        if not self._pause_seconds or now - self._last < self._pause_seconds:
+            return False
+        self._last = now
+        return True
+
+    def now(self, words: str) -> None:
+        """Says how far it is, if it is time to."""
+        if self.due:
+            click.echo(f"\r\x1b[K{words}" if self.terminal else words, nl=not self.terminal, err=True)
+
+    def end(self) -> None:
+        """Leaves an empty line for what comes next."""
+        if self.terminal:
+            click.echo("\r\x1b[K", nl=False, err=True)

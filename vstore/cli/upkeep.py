@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 
 import click
 
 from vstore.cli.options import chosen, json_option, opened, store_option, urls_or_default
-from vstore.cli.output import flush, line, plain, table, text
+from vstore.cli.output import Talk, flush, line, plain, table, text
 from vstore.cli.program import DAMAGE
 from vstore.store import PARTITIONS, Store
 
@@ -114,8 +111,15 @@ def prune(
     """
     if keep_last is None and keep_days is None:
         raise click.UsageError("give --keep-last or --keep-days.")
+    talk = Talk()
     with opened(urls) as store:
-        done = chosen(store, collection).prune(keep_last=keep_last, keep_days=keep_days, dry_run=dry_run)
+        done = chosen(store, collection).prune(
+            keep_last=keep_last,
+            keep_days=keep_days,
+            dry_run=dry_run,
+            progress=lambda so_far: talk.now(f"{so_far.keys:,} documents"),
+        )
+    talk.end()
     if as_json:
         line({"keys": done.keys, "pruned": done.pruned, "kept": done.kept, "dry_run": dry_run})
         return
@@ -130,14 +134,16 @@ def prune(
 def check(names: tuple[str, ...], as_json: bool, urls: tuple[str, ...]) -> int:
     """Read everything again and name every broken invariant. Exit 5 if there is one."""
     found = 0
+    talk = Talk()
     with opened(urls) as store:
-        for finding in store.check(names or None, progress=_rows_read()):
+        for finding in store.check(names or None, progress=lambda done, total: talk.now(f"{done:,} of {total:,} rows")):
             found += 1
             if as_json:
                 line(asdict(finding))
             else:
                 text(str(finding))
             flush()
+    talk.end()
     if not as_json:
         click.echo(f"{found:,} findings" if found else "no damage found", err=True)
     return DAMAGE if found else 0
@@ -153,25 +159,11 @@ def copy(targets: tuple[str, ...], as_json: bool, urls: tuple[str, ...]) -> None
     The target may have another number of shards, of other databases. Copying the files instead makes two stores that
     cannot be told apart.
     """
-    with opened(urls) as store, store.copy(*targets) as made:
-        counts = made.stats()
-        for name, each in counts.items():
-            if as_json:
-                line({"collection": name, **each})
-            else:
-                text(f"{plain(name)}: {each['documents']:,} documents, {each['versions']:,} versions")
-    if not counts:
-        click.echo("vstore: the store has no collections; its copy has none either", err=True)
-
-
-def _rows_read() -> Callable[[int, int], None]:
-    """Tells on a terminal how far a check is."""
-    last = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        nonlocal last
-        if sys.stderr.isatty() and time.monotonic() - last > 0.1:
-            last = time.monotonic()
-            click.echo(f"\r\x1b[K{done:,} of {total:,} rows", nl=False, err=True)
-
-    return show
+    talk = Talk()
+    with opened(urls) as store:
+        copied = store.copy(*targets, progress=lambda done: talk.now(f"{done.versions:,} versions"))
+    talk.end()
+    if as_json:
+        line(asdict(copied))
+    else:
+        text(f"{copied.versions:,} versions copied, {copied.body_bytes:,} bytes; both can be written, and synced")

@@ -189,7 +189,7 @@ class Database:
         self.durability = durability
         self.engine = self._engine(parsed)
         self.driver_errors: tuple[type[BaseException], ...] = (self.engine.dialect.dbapi.Error,)  # type: ignore[union-attr]
-        self._texts: dict[str, tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]] | None]] = {}
+        self._texts: dict[Statement, tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]] | None]] = {}
         self._local = threading.local()
         self.connections: set[weakref.ref[Connection]] = set()  # a list of it is made in one step; of a WeakSet not
         self.era = 0  # connections of an earlier one are not used again
@@ -290,10 +290,9 @@ class Database:
 
     def compiled(self, statement: Statement) -> tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]] | None]:
         """The statement's text here, and how its parameters must be arranged if not as they come."""
-        key = statement.name if not statement.params else f"{statement.name}/{len(statement.params)}"
-        found = self._texts.get(key)
+        found = self._texts.get(statement)
         if found is None:
-            found = self._texts[key] = self._compile(statement)
+            found = self._texts[statement] = self._compile(statement)
         return found
 
     def translated(self, error: BaseException, doing: str) -> StoreError:

@@ -16,7 +16,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from vstore.errors import ConfigurationError, Corrupt, SchemaMismatch, StoreError, Unavailable
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection, Database
-from vstore.sql.schema import FORMAT, tables
+from vstore.sql.schema import FORMAT, complete
 
 Step = Callable[[Database, Connection], None]
 
@@ -25,7 +25,8 @@ STEPS: Mapping[int, Step] = {}
 
 _EXISTS = {
     "sqlite": "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'vs_meta'",
-    "postgresql": "SELECT 1 WHERE to_regclass('vs_meta') IS NOT NULL",
+    # Not to_regclass(): it may answer from a cache that was filled before we waited for the one who made the table.
+    "postgresql": "SELECT 1 FROM pg_class WHERE relname = 'vs_meta' AND pg_table_is_visible(oid)",
     "mariadb": "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'vs_meta'",
 }
 _ALONE = {
@@ -116,7 +117,7 @@ def prepare(database: Database, first_meta: Callable[[], Mapping[str, str]]) -> 
 
 
 def _create(database: Database, connection: Connection) -> None:
-    for table in tables.sorted_tables:
+    for table in complete().sorted_tables:
         for clause in (
             CreateTable(table, if_not_exists=True),
             *(

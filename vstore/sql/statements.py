@@ -259,7 +259,7 @@ VERSIONS = _sized(
 STAMPED = _sized(
     lambda size, items: Statement(
         "versions of keys with a stamp in a range",
-        select(as_text(version.c.key), version.c.stamp, version.c.deleted, version.c.stub, version.c.codec, version.c.id)
+        select(as_text(version.c.key), *[version.c[name] for name in ("stamp", "deleted", "stub", "codec", "id")])
         .where(version.c.collection == _p("c"), version.c.key.in_(items))
         .where(version.c.stamp >= _p("a"), version.c.stamp <= _p("b")),
         "c",

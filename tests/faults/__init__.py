@@ -1,0 +1,1 @@
+"""What goes wrong, for real: kills, full disks, cut connections, copies and restores, threads, processes and forks."""

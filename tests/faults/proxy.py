@@ -1,0 +1,88 @@
+"""A wire to a database server that can be cut, on this machine only."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+from typing import Literal
+
+At = Literal["", "before", "after"]
+
+
+class Proxy:
+    """Passes bytes between clients and a server, until told otherwise.
+
+    `refuse` closes new connections at once, `stall` passes nothing on. `at_commit`
+    cuts the next connection that sends COMMIT: "before" it reaches the server, or
+    "after" the server has answered, so that the client does not hear it.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        """Listens on a free port."""
+        self._server = host, port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.refuse = False
+        self.stall = False
+        self.at_commit: At = ""
+        self.refuse_after_commit = False
+        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._open = True
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Ends all connections."""
+        for pair in list(self._pairs):
+            self._end(pair)
+
+    def close(self) -> None:
+        """Ends everything."""
+        self._open = False
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        while self._open:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self.refuse:
+                client.close()
+                continue
+            pair = client, socket.create_connection(self._server)
+            self._pairs.add(pair)
+            threading.Thread(target=self._pass_on, args=(pair,), daemon=True).start()
+
+    def _pass_on(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        client, server = pair
+        swallow = False
+        with contextlib.suppress(OSError, ValueError):  # cut by somebody else
+            while self._open:
+                ready, _, _ = select.select(pair, (), (), 0.05)
+                if self.stall:
+                    threading.Event().wait(0.01)
+                    continue
+                for end in ready:
+                    data = end.recv(65536)
+                    if not data or (end is server and swallow):
+                        return self._end(pair)
+                    if end is client and self.at_commit and b"COMMIT" in data:
+                        at, self.at_commit = self.at_commit, ""
+                        self.refuse = self.refuse_after_commit
+                        if at == "before":
+                            return self._end(pair)
+                        swallow = True
+                    (server if end is client else client).sendall(data)
+        return self._end(pair)
+
+    def _end(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        self._pairs.discard(pair)
+        for end in pair:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
