@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="vstore-benchmark-", dir=options.folder) as name:
         folder = Path(name)
         os.environ["VSTORE_STATE"] = str(folder / "state")  # of this process and those it starts
-        dialect = dialect_of(options.server or "sqlite")
+        dialect = dialect_of((options.server or "sqlite").partition(":")[0])
         for line in machine(folder):
             print(line)
         print(f"settings  {dialect.name}, {'; '.join(dialect.on_connect['full'])}")

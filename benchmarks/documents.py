@@ -6,10 +6,10 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-_WORDS = (
-    "amber basin cedar delta ember fjord glade heron inlet juniper kelp larch meadow north otter pine quarry reed "
-    "shoal thicket upland vale willow yarrow zephyr"
-).split()
+_WORDS = """
+    amber basin cedar delta ember fjord glade heron inlet juniper kelp larch meadow north otter pine quarry reed shoal
+    thicket upland vale willow yarrow zephyr
+""".split()  # noqa: SIM905  # a list of literals is harder to read
 _COUNTRIES = ["DE", "ES", "FR", "IT", "NL", "PL", "PT", "SE"]
 
 

@@ -8,7 +8,8 @@ is the price of those.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -16,15 +17,37 @@ from sqlalchemy.engine import URL
 
 from vstore.sql.dialects import Dialect, dialect_of
 
-_TABLE = {
-    "sqlite": "CREATE TABLE IF NOT EXISTS raw (key TEXT PRIMARY KEY, body BLOB NOT NULL)",
-    "postgresql": 'CREATE TABLE IF NOT EXISTS raw (key TEXT COLLATE "C" PRIMARY KEY, body BYTEA NOT NULL)',
-    "mariadb": "CREATE TABLE IF NOT EXISTS raw (`key` VARCHAR(255) COLLATE utf8mb4_nopad_bin PRIMARY KEY, body LONGBLOB NOT NULL)",
-}
-_UPSERT = {
-    "sqlite": "INSERT INTO raw VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body",
-    "postgresql": "INSERT INTO raw VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET body = excluded.body",
-    "mariadb": "INSERT INTO raw VALUES (%s, %s) ON DUPLICATE KEY UPDATE body = VALUES(body)",
+
+@dataclass(frozen=True)
+class _Texts:
+    """The statements, as each database spells them."""
+
+    create: str
+    insert: str
+    replace: str
+    select: str
+
+
+_TEXTS = {
+    "sqlite": _Texts(
+        "CREATE TABLE IF NOT EXISTS raw (key TEXT PRIMARY KEY, body BLOB NOT NULL)",
+        "INSERT INTO raw VALUES (?, ?)",
+        "INSERT INTO raw VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body",
+        "SELECT body FROM raw WHERE key = ?",
+    ),
+    "postgresql": _Texts(
+        'CREATE TABLE IF NOT EXISTS raw (key TEXT COLLATE "C" PRIMARY KEY, body BYTEA NOT NULL)',
+        "INSERT INTO raw VALUES (%s, %s)",
+        "INSERT INTO raw VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET body = excluded.body",
+        "SELECT body FROM raw WHERE key = %s",
+    ),
+    "mariadb": _Texts(
+        "CREATE TABLE IF NOT EXISTS raw "
+        "(`key` VARCHAR(255) COLLATE utf8mb4_nopad_bin PRIMARY KEY, body LONGBLOB NOT NULL)",
+        "INSERT INTO raw VALUES (%s, %s)",
+        "INSERT INTO raw VALUES (%s, %s) ON DUPLICATE KEY UPDATE body = VALUES(body)",
+        "SELECT body FROM raw WHERE `key` = %s",
+    ),
 }
 
 
@@ -32,38 +55,33 @@ class Raw:
     """A table of JSON under keys."""
 
     def __init__(self, url: URL) -> None:
-        """Connects as vstore does and makes the table."""
+        """Connects as vstore does, and makes the table if there is none."""
         dialect = dialect_of(url.drivername)
-        mark = "?" if dialect.name == "sqlite" else "%s"
-        name = "`key`" if dialect.name == "mariadb" else "key"
+        self._texts = _TEXTS[dialect.name]
+        self._begin = dialect.begin_write[0]
         self._connection = _connect(url, dialect)
         self._cursor = self._connection.cursor()
-        for text in dialect.on_connect["full"]:
+        for text in (*dialect.on_connect["full"], self._texts.create):
             self._cursor.execute(text)
-        self._begin = dialect.begin_write[0]
-        self._insert = f"INSERT INTO raw VALUES ({mark}, {mark})"
-        self._upsert = _UPSERT[dialect.name]
-        self._select = f"SELECT body FROM raw WHERE {name} = {mark}"
-        self._cursor.execute(_TABLE[dialect.name])
 
     def put_many(self, documents: Iterable[tuple[str, Any]]) -> None:
         """One durable transaction with all of them."""
         rows = [(key, orjson.dumps(value)) for key, value in documents]
         self._cursor.execute(self._begin)
-        self._cursor.executemany(self._insert, rows)
+        self._cursor.executemany(self._texts.insert, rows)
         self._cursor.execute("COMMIT")
 
     def put(self, key: str, value: Any) -> None:
         """One durable transaction with one new document."""
-        self._write(self._insert, key, value)
+        self._write(self._texts.insert, key, value)
 
     def replace(self, key: str, value: Any) -> None:
         """One durable transaction with one document that may be there already."""
-        self._write(self._upsert, key, value)
+        self._write(self._texts.replace, key, value)
 
     def get(self, key: str) -> Any:
         """The document under a key."""
-        self._cursor.execute(self._select, (key,))
+        self._cursor.execute(self._texts.select, (key,))
         return orjson.loads(self._cursor.fetchone()[0])
 
     def items(self) -> Iterator[tuple[str, Any]]:
@@ -95,4 +113,3 @@ def _connect(url: URL, dialect: Dialect) -> Any:
     import pymysql
 
     return pymysql.connect(database=url.database, **settings)
-

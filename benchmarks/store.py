@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 
 from sqlalchemy.engine import URL
 
@@ -22,6 +21,15 @@ from benchmarks.report import Line, faster, lasting, slower
 BATCH = 1_000
 THREADS = 8
 DEPTH = 20
+READ = """
+import sys, vstore
+print(vstore.open(sys.argv[1], create=False)["orders"][sys.argv[2]])
+"""
+RAW_READ = """
+import sys, sqlite3, orjson
+rows = sqlite3.connect(sys.argv[1]).execute("SELECT body FROM raw WHERE key = ?", sys.argv[2:])
+print(orjson.loads(rows.fetchone()[0]))
+"""
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,7 @@ def _depth(fresh: Fresh, sizes: Sizes) -> Iterator[Line]:
         )
 
 
-def _all(items: Callable[[], Iterator[tuple[str, object]]]) -> Callable[[int], int]:
+def _all(items: Callable[[], Iterable[tuple[str, object]]]) -> Callable[[int], int]:
     return lambda _number: sum(1 for _ in items())
 
 
@@ -161,16 +169,10 @@ def _start(raw_url: URL, url: URL, rounds: int) -> Iterator[Line]:
 
         return work
 
-    raw_read = f"""
-import sqlite3, orjson
-body, = sqlite3.connect({url.database!r}).execute("SELECT body FROM raw WHERE key = ?", ({key!r},)).fetchone()
-print(orjson.loads(body))
-"""
-    raw_read = raw_read.replace(repr(url.database), repr(raw_url.database))
-    read = f"import vstore; print(vstore.open({text(url)!r}, create=False)['orders'][{key!r}])"
     yield lasting("open of an existing store", raw_opened, opened, rounds * 3, 50)
-    raw_process = process("-c", raw_read) if url.drivername.startswith("sqlite") else None
-    yield lasting("import, open, first read, in a new process", raw_process, process("-c", read), rounds * 2, 250)
+    raw_process = process("-c", RAW_READ, str(raw_url.database), key) if raw_url.drivername == "sqlite" else None
+    script = process("-c", READ, text(url), key)
+    yield lasting("import, open, first read, in a new process", raw_process, script, rounds * 2, 250)
     command = process("-m", "vstore", "get", "orders", key, "--store", text(url))
     yield lasting("vstore get, as a command", raw_process, command, rounds * 2, 250)
 

@@ -18,6 +18,7 @@ proves a stamp, nor which events of other stores a clock has.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,8 @@ STRAYS = 100
 
 Said = tuple[str, str]
 """The kind of a finding, and its sentence."""
+
+_REV = re.compile("[1-9][0-9]*-[0-9a-f]{32}")
 
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError)
 """What reading a text or number raises that vstore did not write."""
@@ -251,6 +254,12 @@ def _check_partition(place: _Place, id_: int, advance: Callable[[int], None]) ->
             return  # the collection was dropped meanwhile
         partition = _partition_of(connection, found[0])
         yield from _check_runs(place, partition, connection.rows(sql.KNOWLEDGE, (id_,)))
+    status = found[0][7]
+    if status != "active" or not 0 <= partition.ctr <= partition.seq:
+        counts = f"{partition.ctr} events in {partition.seq} places"
+        yield place.finding(
+            "partition", f"partition {partition.part} is {status}, not active, or counts wrongly: {counts}"
+        )
     if partition.seq and partition.part not in place.owned:
         yield place.finding("map", f"partition {partition.part} has rows here, and the map places it on another shard")
     expected, after, top = 1, place_of(id_, 0), place_of(id_, partition.seq)
@@ -364,8 +373,10 @@ def _row_findings(place: _Place, partition: _Partition, latest: _Partition, row:
         yield "lineage", f"rev, parents, dots or clock cannot be read: {error}"
         return
     texts = " ".join(version.parents), dots_text(sorted(version.dots)), clock_text(version.clock)
-    if texts != tuple(lineage[4:7]) or type(version.stamp) is not int:
-        yield "lineage", "parents, dots, clock or stamp are not as vstore writes them"
+    if texts != tuple(lineage[4:7]) or not all(map(_REV.fullmatch, [version.rev, *version.parents])):
+        yield "lineage", "rev, parents, dots or clock are not as vstore writes them"
+    if not all(flag in (0, 1) for flag in lineage[2:4]) or type(version.stamp) is not int:
+        yield "lineage", f"deleted={lineage[2]!r}, stub={lineage[3]!r} or stamp={version.stamp!r} is impossible"
     if gen != (older[0] + 1 if older else 1):
         yield "rev", f"its generation does not follow from its first parent, {version.parents[0] if older else 'none'}"
     yield from _body_findings(place, version)
@@ -444,8 +455,9 @@ def _check_keys(place: _Place) -> Iterator[Finding]:
             versions: dict[str, list[Version]] = {key: [] for key in keys}
             heads: dict[str, dict[int, int]] = {key: {} for key in keys}
             unreadable: set[str] = set()
-            partitions = {row[0]: row for row in connection.rows(sql.PARTITIONS_OF, (place.definition.id,))}
-            finals = {(partition, actor): final for actor, partition, final, _ in connection.rows(sql.ACTORS)}
+            # The actors of this store, and how many events each has written: all of them are here.
+            own = {row[3]: row[4] for row in connection.rows(sql.PARTITIONS_OF, (place.definition.id,))}
+            own.update({actor: final for actor, _partition, final, _retired in connection.rows(sql.ACTORS)})
             for chunk in sql.chunks(keys):
                 for key, *lineage in connection.rows(sql.VERSIONS(len(chunk)), [place.definition.id, *chunk]):
                     try:
@@ -460,7 +472,7 @@ def _check_keys(place: _Place) -> Iterator[Finding]:
                 continue
             for kind, what, rev in _head_findings(versions[key], heads[key]):
                 yield place.finding(kind, what, key, rev)
-            for rev, what in _clock_findings(versions[key], heads[key], _own_actors(versions[key], partitions, finals)):
+            for rev, what in _clock_findings(versions[key], heads[key], own):
                 yield place.finding("clock", what, key, rev)
         if not ends:
             return
@@ -500,23 +512,10 @@ def _superseded(rev: str, versions: Mapping[str, Version], full: Mapping[str, Ve
     )
 
 
-def _own_actors(
-    versions: Sequence[Version], partitions: Mapping[int, Sequence[Any]], finals: Mapping[tuple[int, str], int]
-) -> dict[str, int]:
-    """The actors of the partition of these versions, and the last event of each that is here."""
-    found = {}
-    for id_ in {partition_of(version.id) for version in versions}:
-        row = partitions.get(id_)
-        if row is not None:
-            found[row[3]] = row[4]
-        found.update({actor: final for (partition, actor), final in finals.items() if partition == id_})
-    return found
-
-
 def _clock_findings(
     versions: Sequence[Version], heads: Mapping[int, int], own: Mapping[str, int]
 ) -> Iterator[tuple[str, str]]:
-    """That clocks hold what they must of the ancestors, and of our own events only those on this key."""
+    """That clocks hold what they must of the ancestors, and of this store's own events only those on this key."""
     found = {version.rev: version for version in versions}
     events = {(dot.actor, dot.n) for version in versions for dot in version.dots}
     for version in versions:
@@ -524,6 +523,9 @@ def _clock_findings(
         foreign = [(actor, n) for actor, n in entries if n <= own.get(actor, 0) and (actor, n) not in events]
         if foreign:
             yield version.rev, f"its clock has event {foreign[0]}, which is not of this key"
+        for actor, n, prev in version.dots:
+            if prev and actor in own and (actor, prev) not in events:
+                yield version.rev, f"its dot ({actor}, {n}) follows {prev}, which is not of this key"
         seen = NOTHING
         if version.id in heads:  # heads are closed over all that they descend from, whenever that arrived
             for rev in ancestors_of(version.rev, found) & found.keys():

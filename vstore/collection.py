@@ -746,7 +746,9 @@ class Collection(MutableMapping[str, Any]):
             elif head.deleted or head.body is not None:
                 known.append(head)
             else:
-                known.append(version_at(handle, key, head.rev))
+                sibling = version_at(handle, key, head.rev)
+                if not sibling.stub:  # else it was superseded since, and pruned: no sibling any more
+                    known.append(sibling)
         return known
 
     def _many(self, pairs: Iterable[tuple[str, Content]], batch_rows: int) -> int:

@@ -22,13 +22,17 @@ from vstore.batch import Receive
 from vstore.document import Version
 from vstore.errors import ConfigurationError, NotFound
 from vstore.handle import Handle, place_of
-from vstore.pages import PAGE_BYTES, PAGE_ROWS, page_end
+from vstore.pages import PAGE_ROWS, page_end
 from vstore.shard import knowledge_of
 from vstore.sql import statements as sql
 from vstore.sql.rows import version_of
 
 if TYPE_CHECKING:
     from vstore.store import Store
+
+BATCH_ROWS = 1_000
+BATCH_BYTES = 8 * 1024 * 1024
+"""How much one transaction takes: it ends with the page that reaches either."""
 
 MARK = "copy"
 """The checkpoint that says in the target whose copy it is going to be. The last thing a copy does is to delete it."""
@@ -106,6 +110,17 @@ def _pair(source: Store, target: Store, name: str) -> tuple[Handle, Handle]:
 
 
 def _copy_collection(here: Handle, there: Handle, copied: Copied, progress: Callable[[Copied], None]) -> None:
+    for batch in _batches(here, there):
+        for owner in dict.fromkeys(owner for owner, _ in batch):  # one transaction for each shard of the target
+            _send(there, owner, [receive for each, receive in batch if each == owner])
+        versions = [version for _, receive in batch for found in receive.rows.values() for version in found]
+        copied.versions += len(versions)
+        copied.body_bytes += sum(len(version.body or b"") for version in versions)
+        progress(copied)
+
+
+def _batches(here: Handle, there: Handle) -> Iterator[list[tuple[int, Receive]]]:
+    """Everything that is not noted as done, each with the index of the shard it goes to."""
     batch: list[tuple[int, Receive]] = []
     rows = size = 0
     for part in range(here.partitions):
@@ -115,17 +130,16 @@ def _copy_collection(here: Handle, there: Handle, copied: Copied, progress: Call
         for receive in _partition(here, part):
             batch.append((owner, receive))
             rows += sum(map(len, receive.rows.values()))
-            size += sum(len(row.body or b"") for found in receive.rows.values() for row in found)
-            if rows >= PAGE_ROWS or size >= PAGE_BYTES:
-                _send(there, batch)
-                copied.versions += rows
-                copied.body_bytes += size
-                progress(copied)
+            size += sum(len(version.body or b"") for found in receive.rows.values() for version in found)
+            if rows >= BATCH_ROWS or size >= BATCH_BYTES:
+                yield batch
                 batch, rows, size = [], 0, 0
-    _send(there, batch)
-    copied.versions += rows
-    copied.body_bytes += size
-    progress(copied)
+    if batch:
+        yield batch
+
+
+def _send(there: Handle, owner: int, receives: list[Receive]) -> None:
+    there.shards[owner].apply(there.definitions[owner], receives)
 
 
 def _note(here: Handle, part: int) -> str:
@@ -156,9 +170,3 @@ def _partition(here: Handle, part: int) -> Iterator[Receive]:
             return
         yield Receive(part, rows)
         after = end
-
-
-def _send(there: Handle, batch: list[tuple[int, Receive]]) -> None:
-    """One transaction for each shard of the target."""
-    for owner in dict.fromkeys(owner for owner, _ in batch):
-        there.shards[owner].apply(there.definitions[owner], [receive for each, receive in batch if each == owner])

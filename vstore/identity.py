@@ -29,6 +29,7 @@ import hashlib
 import logging
 import os
 import struct
+from functools import cache
 from pathlib import Path
 
 from vstore.sql.dialects import machine_id
@@ -163,5 +164,6 @@ def _place(partition: int) -> int:
     return _HEADER_BYTES + partition * _SLOT.size
 
 
+@cache
 def _short(actor: str) -> int:
     return int.from_bytes(hashlib.blake2b(actor.encode(), digest_size=8).digest(), "little")

@@ -535,7 +535,7 @@ class Shard:
                 for rev, (id_, state) in held.stored.items():
                     head = heads.get(rev)
                     if head is None:
-                        drops.append((collection, key, id_))
+                        drops.append(id_)
                         continue
                     wanted = TOMBSTONE if head.deleted else lives
                     if wanted != state:
@@ -562,7 +562,8 @@ class Shard:
         connection.run_many(sql.ADD_VERSION, versions)
         connection.run_many(sql.GROW_LINEAGE, lineages)
         connection.run_many(sql.GROW_VERSION, refills)
-        connection.run_many(sql.DROP_HEAD, drops)
+        for chunk in chunks(drops):
+            connection.run(sql.DROP_HEADS_AT(len(chunk)), chunk)
         connection.run_many(sql.ADD_HEAD, adds)
         connection.run_many(sql.SET_STATE, states)
         connection.run_many(sql.ADD_EVENT, events)

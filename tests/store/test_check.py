@@ -1,4 +1,4 @@
-"""Check finds what was done to rows behind the store's back and names the place; in a healthy store it finds nothing."""
+"""Check finds what was done to rows behind the store's back and names the place; a healthy store has no findings."""
 
 from __future__ import annotations
 
@@ -151,10 +151,15 @@ DAMAGES: dict[str, tuple[Damage, str, str]] = {
     "a tombstone said to be alive": (lambda r: changed(r["gone"][1], deleted=0), "body", "gone"),
     "a live version said to be a stub": (lambda r: changed(r["doc"][3], stub=1, body=None, codec=""), "head", "doc"),
     "another dot": (lambda r: changed(r["doc"][3], dots=f"{A}:1:0"), "dot", "doc"),
+    "a dot that follows another key's": (
+        lambda r: changed(r["doc"][3], dots=r["doc"][3].dots.rpartition(":")[0] + ":5"),
+        "clock",
+        "doc",
+    ),
     "no dot": (lambda r: changed(r["doc"][3], dots=""), "dot", "doc"),
     "the dot of another version": (lambda r: changed(r["doc"][3], dots=r["doc"][2].dots), "dot", "doc"),
     "a row moved to another partition": (
-        lambda r: changed(r["doc"][3], id=r["doc"][3].id ^ (3 << 40)),
+        lambda r: changed(r["doc"][3], id=(r["doc"][3].id ^ 3 << 40) + 1000),
         "gap",
         "",
     ),
@@ -263,7 +268,7 @@ def test_a_finding_reads_as_a_sentence() -> None:
 
 
 def test_a_damaged_file_is_reported_and_the_rest_is_checked(local: Store) -> None:
-    """A key's bytes are no UTF-8 any more, so its page cannot be read; the damage in another collection is found too."""
+    """A key's bytes are UTF-8 no more, so its page cannot be read; the damage in another collection is found too."""
     for name in ("first", "second"):
         local.create(name, partitions=1)["doc"] = {"n": 1}
     path = local.shards[0].database.path
@@ -380,7 +385,7 @@ def test_a_copied_file_that_went_on_with_new_actors_has_no_findings(local: Store
 
 
 def test_a_check_finds_nothing_while_others_write(store: Store) -> None:
-    """Four threads put, delete and make siblings, and a fifth creates and drops collections, during three checks."""
+    """Four threads put, delete and make siblings, and a fifth creates and drops collections, during ten checks."""
     ended = threading.Event()
     failed: list[BaseException] = []
 
@@ -405,7 +410,7 @@ def test_a_check_finds_nothing_while_others_write(store: Store) -> None:
     for thread in threads:
         thread.start()
     try:
-        findings = [str(finding) for _ in range(3) for finding in store.check()]
+        findings = [str(finding) for _ in range(10) for finding in store.check()]
     finally:
         ended.set()
         for thread in threads:
@@ -417,7 +422,7 @@ def test_a_check_finds_nothing_while_others_write(store: Store) -> None:
 
 
 def test_a_check_needs_little_memory_whatever_is_stored(local: Store) -> None:
-    """Sixty documents of a megabyte, of which not more than about eight are ever held."""
+    """Sixty documents of a megabyte, of which eight are held at a time."""
     local.create("large", partitions=1).put_many(((f"k{n}", "x" * 1_000_000) for n in range(60)), batch_rows=5)
 
     tracemalloc.start()
@@ -426,13 +431,27 @@ def test_a_check_needs_little_memory_whatever_is_stored(local: Store) -> None:
     tracemalloc.stop()
 
     assert findings == []
-    assert peak < 20_000_000
+    assert peak < 30_000_000
 
 
 # --- whatever is done ------------------------------------------------------------------------------------------------
 
-SILENT = {"stamp", "epoch", "feed", "name", "options", "retired", "identity", "canonical"}
+SILENT = {"stamp", "epoch", "feed"}
 """Columns that nothing else tells of: a change of them alone leaves the store as consistent as it was."""
+
+
+def leaves_no_trace(table: str, column: str, row: Any, new: Any) -> bool:
+    """Whether the rest of the store agrees with the change as it did with what was there before."""
+    if table == "vs_partition":
+        return column == "actor" and row[4] == 0  # which has not written yet
+    if table == "vs_head":
+        return False
+    deleted, stub, dots = row[4], row[5], row[7]
+    return (
+        (stub and column in ("rev", "parents"))  # the body that they were made of is gone
+        or (deleted and column == "stub" and new == 1)  # neither has a body
+        or (column == "dots" and [dot.rpartition(":")[0] for dot in str(new).split()] == [dots.rpartition(":")[0]])
+    )
 
 
 def done_at_random(connection: Any, choice: random.Random) -> str:
@@ -452,7 +471,7 @@ def done_at_random(connection: Any, choice: random.Random) -> str:
         value = row[columns.index(column)]
         other = choice.choice(rows)[columns.index(column)]
         new = choice.choice([other, mutated(value, choice)])
-        if new == value or column == "seq":
+        if new == value or leaves_no_trace(table, column, row, new):
             continue
         try:
             connection.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", [new, *identity])  # noqa: S608

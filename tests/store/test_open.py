@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +317,25 @@ def test_processes_that_open_a_blank_database_at_once_get_one_store(url: str) ->
     assert len(set(printed)) == 1
     with vstore.open(url) as store:
         assert len(store["posts"]) == 80
+        assert list(store.check()) == []
+
+
+def test_threads_that_open_a_blank_database_at_once_get_one_store(url: str) -> None:
+    """Four threads meet at a barrier, and each opens a store of its own."""
+    barrier = threading.Barrier(4)
+
+    def opened(n: int) -> str:
+        barrier.wait()
+        with vstore.open(url) as store:
+            store["posts"][f"k{n}"] = n
+            return store.id
+
+    with ThreadPoolExecutor(4) as threads:
+        ids = set(threads.map(opened, range(4)))
+
+    with vstore.open(url) as store:
+        assert ids == {store.id}
+        assert dict(store["posts"]) == {"k0": 0, "k1": 1, "k2": 2, "k3": 3}
         assert list(store.check()) == []
 
 

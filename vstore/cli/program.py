@@ -60,6 +60,17 @@ class Program(click.Group):
         members = vars(module).values()
         return next(each for each in members if isinstance(each, click.Command) and each.name == cmd_name)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command that was found. A reader who goes away early, as in `vstore keys | head`, ends it well."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # What is still buffered has nowhere to go, and Python would complain about it on its way out.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return OK
+        return result
+
     def main(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Any:
         """Runs a command and exits with its code: see the constants above.
 
@@ -100,7 +111,6 @@ def main() -> None:
 def _code_of(run: Callable[[], Any]) -> int:
     try:
         code = run()
-        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -110,11 +120,6 @@ def _code_of(run: Callable[[], Any]) -> int:
         return _told(error, CONFLICT)
     except StoreError as error:
         return _told(error, ERROR)
-    except BrokenPipeError:
-        # The reader has what it wanted (`vstore keys posts | head`). What is still buffered has nowhere to go, and
-        # Python would complain about that on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     except OSError as error:
         return _told(error, ERROR)
     except (click.Abort, KeyboardInterrupt):

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import create_engine, event
+from sqlalchemy import ClauseElement, create_engine, event
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
@@ -439,6 +439,8 @@ class Database:
         return engine
 
     def _compile(self, statement: Statement) -> tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]] | None]:
+        if statement.listed is not None and self.dialect.name == "postgresql":
+            return self._compile_listed(statement, statement.listed)
         compiled = statement.clause.compile(
             dialect=self.engine.dialect,
             column_keys=list(statement.params) if statement.clause.is_dml else None,
@@ -451,6 +453,17 @@ class Database:
             (statement.params.index(name), None) if name in statement.params else (-1, fixed[name]) for name in order
         ]
         return str(compiled), lambda row: tuple([row[at] if at >= 0 else value for at, value in places])
+
+    def _compile_listed(
+        self, statement: Statement, clause: ClauseElement
+    ) -> tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]]]:
+        compiled = clause.compile(dialect=self.engine.dialect)
+        start = statement.scalars
+        places = [
+            slice(start, None) if name == "keys" else statement.params.index(name)
+            for name in compiled.positiontup or []  # type: ignore[attr-defined]
+        ]
+        return str(compiled), lambda row: tuple([row[at] for at in places])
 
 
 _open_databases: set[weakref.ref[Database]] = set()
