@@ -1,9 +1,7 @@
 """A store: collections over one or several SQL databases, its shards.
 
-`open` finds out what the databases are before anything is written: blank ones
-become a new store, and those of a store must be all of its shards and no others,
-in whatever order. Where a partition lives is in a numbered map that every shard
-holds a copy of.
+Which databases make a store is found out by `vstore.assembly`, and which
+collections it has is kept by `vstore.catalogue`.
 
 A batch is cut by shard, the shards work in parallel, each in one transaction.
 """
@@ -355,7 +353,10 @@ class Store:
         return self._decoders.named(name)
 
     def stats(self) -> dict[str, Any]:
-        """Counts for each collection: documents, tombstones, conflicts, versions, stubs, body bytes. Reads every row's size."""
+        """Counts for each collection: documents, tombstones, conflicts, versions, stubs, body bytes.
+
+        Reads the size of every row.
+        """
         found: dict[str, Any] = {}
         for name in self.collections():
             handle = self.handle(name)

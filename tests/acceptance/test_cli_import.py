@@ -247,9 +247,10 @@ def test_equal_means_exactly_equal(app: str) -> None:
     """1, 1.0, true and "1" are four values; the order of an object's names is nothing."""
     text = b'{"key":"a","doc":{"x":1,"y":2}}\n{"key":"a","doc":{"y":2,"x":1}}\n{"key":"a","doc":{"y":2,"x":1.0}}\n'
     values = b'{"key":"b","doc":1}\n{"key":"b","doc":true}\n{"key":"b","doc":"1"}\n{"key":"b","doc":null}\n'
+    deletes = b'{"key":"b","deleted":true}\n' * 2
 
     assert imported(app, "c", "-", stdin=text) == (2, 1, 0)
-    assert imported(app, "c", "-", stdin=values + b'{"key":"b","deleted":true}\n{"key":"b","deleted":true}') == (
+    assert imported(app, "c", "-", stdin=values + deletes) == (
         5,
         1,
         0,
@@ -316,13 +317,13 @@ from vstore.shard import Shard
 moment, after, lock, apply = int(sys.argv[1]), sys.argv[2] == "after", threading.Lock(), Shard.apply
 commits = 0
 
-def apply_and_die(*arguments):
+def apply_and_die(*arguments, **settings):
     global commits
     with lock:  # one shard at a time, so that the kill is between the commits of two shards
         commits += 1
         if commits == moment and not after:
             os.kill(os.getpid(), signal.SIGKILL)
-        result = apply(*arguments)
+        result = apply(*arguments, **settings)
         if commits == moment:
             os.kill(os.getpid(), signal.SIGKILL)
         return result

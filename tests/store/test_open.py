@@ -538,3 +538,50 @@ def test_a_shard_that_was_restored_from_before_a_collection_does_not_cost_the_ot
         store["posts"]["hello"] = 1
 
     assert len(content(files[1])["vs_version"]) + len(content(files[2])["vs_version"]) > 0
+
+
+# --- actors ----------------------------------------------------------------------------------------------------------
+
+
+def actors(store: vstore.Store) -> set[str]:
+    """Who writes in the first shard."""
+    return {row[0] for row in store.shards[0].database.read().text("SELECT actor FROM vs_partition")}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("postgresql", marks=pytest.mark.postgres),
+        pytest.param("mariadb", marks=pytest.mark.mariadb),
+    ],
+)
+def test_a_restored_database_gets_new_actors_whatever_its_first_change_is(kind: str, fresh_url: Urls) -> None:
+    """A dump is restored on another server; the first write there is a collection and a checkpoint, the next a document."""
+    url = fresh_url(kind)
+    made([url])
+    run(url, "UPDATE vs_meta SET value = 'another server' WHERE name = 'identity'")
+
+    with vstore.open(url) as store:
+        before = actors(store)
+        store.create("notes", partitions=1)
+        store.set_checkpoint("import:posts", 10)
+        store["posts"]["k1"] = "after the restore"
+
+        assert actors(store).isdisjoint(before)
+        assert list(store.check()) == []
+
+
+def test_a_checkpoint_inside_a_transaction_does_not_cost_the_actor(local: vstore.Store) -> None:
+    """Document, checkpoint, document in one transaction; the next write goes on with the same actor."""
+    local.create("posts", partitions=1)["a"] = 1
+    before = actors(local)
+
+    with local.transaction():
+        local["posts"]["b"] = 2
+        local.set_checkpoint("import:posts", 2)
+        local["posts"]["c"] = 3
+    local["posts"]["d"] = 4
+
+    assert actors(local) == before
+    assert local.checkpoint("import:posts") == 2
+    assert dict(local["posts"]) == {"a": 1, "b": 2, "c": 3, "d": 4}

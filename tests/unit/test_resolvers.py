@@ -251,7 +251,7 @@ RESOLVERS: list[Resolver] = [
 ]
 
 
-@pytest.mark.parametrize("resolver", RESOLVERS, ids=lambda resolver: getattr(resolver, "__name__", repr(resolver))[:60])
+@pytest.mark.parametrize("resolver", RESOLVERS, ids=[f"resolver-{n}" for n in range(len(RESOLVERS))])
 @settings(max_examples=60, deadline=None)
 @given(
     bodies=st.lists(st.tuples(BODIES, st.integers(1, 3)), min_size=2, max_size=4),

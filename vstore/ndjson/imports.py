@@ -270,7 +270,7 @@ class _Import:
         """Stores what of the batch is new, up to the line that ends the import; the mark goes with it."""
         states = self._states(batch)
         works = []
-        mark = None
+        mark = refused = None
         inserted = unchanged = known = 0
         for item in batch:
             error = item.error
@@ -288,11 +288,11 @@ class _Import:
                     inserted += 1
                 else:
                     unchanged += 1
+            if error is not None and stop:
+                refused = item.number, error  # counted after the mark, which is of the line before
+                break
             if error is not None:
                 self._fail(item.number, error)
-                if stop:
-                    self._done.stopped_at = item.number
-                    break
             mark = item
         if works:
             assert mark is not None
@@ -305,6 +305,9 @@ class _Import:
         self._done.known += known
         if mark is not None:
             self._done.last_line = mark.number
+        if refused is not None:
+            self._fail(*refused)
+            self._done.stopped_at = refused[0]
 
     def _fail(self, number: int, error: StoreError) -> None:
         self._done.failed += 1

@@ -7,6 +7,7 @@ pipe cannot. Lines are numbered from 1 as an editor does, blank ones too.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -71,8 +72,13 @@ class Source:
         return self._file.tell() if self.repeatable else 0
 
     def beginning(self, count: int) -> bytes:
-        """The first bytes, decompressed. For a repeatable source."""
-        return self._decompressed().read(count)
+        """The first bytes, decompressed, or as many as can be read. For a repeatable source."""
+        found = b""
+        with contextlib.suppress(*_damage()):
+            stream = self._decompressed()
+            while part := stream.read1(count - len(found)):
+                found += part
+        return found
 
     def lines(self) -> Iterator[Text]:
         """Every line from the beginning; a pipe can be read only once.
@@ -97,12 +103,12 @@ class Source:
                 elif number == 1:
                     text = text.removeprefix(_BOM)
                 yield Text(number, text, digest, too_long)
-        except (EOFError, zlib.error, gzip.BadGzipFile, _zstd_error()) as error:
+        except _damage() as error:
             raise CodecError(
                 f"{self.name} is damaged after line {number}: {error}. The lines before are as reported."
             ) from error
 
-    def _decompressed(self) -> IO[bytes]:
+    def _decompressed(self) -> io.BufferedReader:
         if self.repeatable:
             self._file.seek(0)
         raw: Any = self._file if hasattr(self._file, "peek") else io.BufferedReader(self._file)
@@ -125,7 +131,7 @@ def _zstd_reader(raw: IO[bytes]) -> Any:
     return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True, closefd=False)
 
 
-def _zstd_error() -> type[Exception]:
-    """Zstandard's error, if anything has asked for the library; else one that is caught anyway."""
-    module = sys.modules.get("zstandard")
-    return EOFError if module is None else module.ZstdError
+def _damage() -> tuple[type[Exception], ...]:
+    """What reading raises when a compressed file is cut off or changed."""
+    zstandard = sys.modules.get("zstandard")  # if a file has asked for it
+    return EOFError, zlib.error, gzip.BadGzipFile, *([] if zstandard is None else [zstandard.ZstdError])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 
+from sqlalchemy import ClauseElement
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from vstore.errors import ConfigurationError, Corrupt, SchemaMismatch, StoreError, Unavailable
@@ -118,11 +119,7 @@ def prepare(database: Database, first_meta: Callable[[], Mapping[str, str]]) -> 
 
 def _create(database: Database, connection: Connection) -> None:
     for table in complete().sorted_tables:
-        for clause in (
-            CreateTable(table, if_not_exists=True),
-            *(
-                CreateIndex(index, if_not_exists=True)
-                for index in sorted(table.indexes, key=lambda index: str(index.name))
-            ),
-        ):
+        indexes = sorted(table.indexes, key=lambda index: str(index.name))
+        clauses: list[ClauseElement] = [CreateTable(table, if_not_exists=True)]
+        for clause in clauses + [CreateIndex(index, if_not_exists=True) for index in indexes]:
             connection.text(str(clause.compile(dialect=database.engine.dialect)))
