@@ -39,7 +39,7 @@ def command(
     as_json: bool,
     urls: tuple[str, ...],
 ) -> None:
-    """Map a collection's documents with a Python function and reduce the values of each key.
+    """Map documents with a Python function and reduce by key.
 
     FILE:FUNCTION names a function(key, value) that yields (key, value) pairs. A --reduce function gets (key, values).
     Prints the groups in the order of their keys.

@@ -27,11 +27,11 @@ def command(
     as_json: bool,
     urls: tuple[str, ...],
 ) -> None:
-    """Bring this store and another to the same state, both ways: all collections, or those named.
+    """Bring this store and another to the same state, both ways.
 
-    Afterwards both have every version. Documents that both have changed keep the versions as siblings, unless a
-    --resolver settles them: winner, last_write, json3 (three-way merge), or a function(conflict) of yours. A store
-    that is not there yet is made.
+    All collections, or those named. Afterwards both have the same documents. Those that both have changed keep the
+    versions as siblings, unless a --resolver settles them: winner, last_write, json3 (three-way merge), or a
+    function(conflict) of yours. A store that is not there yet is made.
     """
     settle = resolver_of(resolver) if resolver is not None else None
     with opened(urls, create=True) as here, Store(*others) as there:

@@ -556,7 +556,7 @@ def actors(store: vstore.Store) -> set[str]:
     ],
 )
 def test_a_restored_database_gets_new_actors_whatever_its_first_change_is(kind: str, fresh_url: Urls) -> None:
-    """A dump is restored on another server; the first write there is a collection and a checkpoint, the next a document."""
+    """A dump is restored on another server; a collection and a checkpoint are written there, and then a document."""
     url = fresh_url(kind)
     made([url])
     run(url, "UPDATE vs_meta SET value = 'another server' WHERE name = 'identity'")

@@ -19,7 +19,7 @@ from vstore.resolvers import DELETE
 @json_option
 @store_option
 def conflicts(collection: str | None, as_json: bool, urls: tuple[str, ...]) -> None:
-    """List the documents that have several live siblings, with the siblings."""
+    """List documents with several live siblings, and the siblings."""
     with opened(urls) as store:
         for document in chosen(store, collection).conflicts():
             if as_json:
@@ -53,11 +53,11 @@ def resolve(
     every: bool,
     urls: tuple[str, ...],
 ) -> None:
-    """Settle a document: one version that replaces all its siblings.
+    """Settle a document that has siblings.
 
-    By VALUE (JSON, @FILE or -), by the --rev of a sibling, by --delete, or by a --resolver: keep, winner, last_write,
-    json3 (three-way merge), or a function(conflict) of yours that returns a value, DELETE or KEEP. Exit 4 if siblings
-    are left.
+    One version replaces them all: by VALUE (JSON, @FILE or -), by the --rev of a sibling, by --delete, or by a
+    --resolver: keep, winner, last_write, json3 (three-way merge), or a function(conflict) of yours that returns a
+    value, DELETE or KEEP. Exit 4 if siblings are left.
     """
     if sum([value is not None, rev is not None, delete, resolver is not None]) != 1:
         raise click.UsageError("give one of VALUE, --rev, --delete and --resolver.")

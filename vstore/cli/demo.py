@@ -45,10 +45,10 @@ settle = fields({"/PercentContained": maximum}, default=json3)
 @click.command("demo")
 @click.option("--folder", type=click.Path(path_type=Path), help=f"Where to play; must be new or empty. [{FOLDER}]")
 def demo(folder: Path | None) -> None:
-    """Play the main job on a small real data set, and leave the files to play with.
+    """Play the main job on a small real data set.
 
     Two replicas of a store with wildfire reports: history, time travel, MapReduce, edits on both sides, sync, a
-    conflict and its merge. Takes some seconds.
+    conflict and its merge. Takes some seconds, and leaves the files to play with.
     """
     place = _made(folder)
     cores = os.cpu_count() or 1

@@ -78,7 +78,7 @@ def get(collection: str, keys: tuple[str, ...], meta: bool, rev: str | None, url
 def delete(
     collection: str, keys: tuple[str, ...], context: str | None, match: str | None, urls: tuple[str, ...]
 ) -> None:
-    """Delete documents: their history stays, and a tombstone tells replicas."""
+    """Delete documents. Their history stays, and a tombstone tells replicas."""
     if len(keys) > 1 and (context or match):
         raise click.UsageError("--context and --match are of one document. Give one KEY.")
     condition = match_of(match)

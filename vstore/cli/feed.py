@@ -28,9 +28,10 @@ def changes(
     as_json: bool,
     urls: tuple[str, ...],
 ) -> None:
-    """List what was committed: complete, and in order for each partition.
+    """List what was committed, in order.
 
-    Ends with the token for --since: with --json as a last line {"since": …} on stdout, else on stderr.
+    Complete, and in order for each partition. Ends with the token for --since: with --json as a last line {"since":
+    …} on stdout, else on stderr.
     """
     with opened(urls) as store:
         feed = chosen(store, collection).changes(since, follow=follow, full=full, values=values)

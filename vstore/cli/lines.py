@@ -52,13 +52,14 @@ def import_(
     as_json: bool,
     urls: tuple[str, ...],
 ) -> int:
-    """Import documents from lines of JSON: plain, gzip or Zstandard, or - for stdin.
+    """Import documents from lines of JSON.
 
-    A line is {"key": …, "doc": …} for a document as of now; or {"at": SECONDS, "key": …, "doc": …} or {"at": SECONDS,
-    "key": …, "deleted": true} for a version of that time, which rebuilds history.
+    FILE is plain, gzip or Zstandard, or - for stdin. A line is {"key": …, "doc": …} for a document as of now; or
+    {"at": SECONDS, "key": …, "doc": …} or {"at": SECONDS, "key": …, "deleted": true} for a version of that time,
+    which rebuilds history.
 
-    What is there already stays as it is. An import that was interrupted goes on where it was, and one that is repeated
-    makes no new versions. Exit 1 if a line failed.
+    What is there already stays as it is. An import that was interrupted goes on where it was, and one that is
+    repeated makes no new versions. Exit 1 if a line failed.
     """
     failed = False
     talk = Talk(pause_seconds=1.0)
@@ -91,7 +92,7 @@ def import_(
 @click.option("--at", "when", metavar="MOMENT", type=moment, help="The documents as they were then.")
 @store_option
 def export(collection: str | None, history: bool, when: int | None, urls: tuple[str, ...]) -> None:
-    """Print a collection as lines of JSON that `vstore import` reads back.
+    """Print a collection as lines for `vstore import`.
 
     Of a document with siblings, the winner; with --history, all versions in order of time. For exact replicas use
     `vstore copy` and `vstore sync`.

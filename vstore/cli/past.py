@@ -37,10 +37,10 @@ def history(collection: str, key: str, limit: int | None, as_json: bool, urls: t
 @json_option
 @store_option
 def diff(collection: str, key: str, old: str | None, new: str | None, as_json: bool, urls: tuple[str, ...]) -> None:
-    """Show how a document changed from one version to another, or to now.
+    """Show how a document changed between two versions.
 
-    Without REV, what its last version changed. A REV may be given by its beginning, or by its generation. With --json
-    as one JSON Patch (RFC 6902).
+    From one REV to another, or to now; without REV, what its last version changed. A REV may be given by its
+    beginning, or by its generation. With --json as one JSON Patch (RFC 6902).
     """
     with opened(urls) as store:
         documents = chosen(store, collection)
@@ -85,7 +85,7 @@ def revert(collection: str, key: str, rev: str, urls: tuple[str, ...]) -> None:
 @click.argument("key", required=False)
 @store_option
 def at(collection: str, when: int, key: str | None, urls: tuple[str, ...]) -> None:
-    """Print a document, or the whole collection, as it was at a MOMENT.
+    """Print a document or a collection as it was at a MOMENT.
 
     MOMENT is ISO 8601 such as 2026-11-01T12:00:00Z or 2026-11-01 (UTC), or a stamp in microseconds. Without KEY, a
     line {"key": …, "doc": …} for each document, in key order.

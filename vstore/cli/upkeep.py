@@ -15,7 +15,7 @@ from vstore.store import PARTITIONS, Store
 @click.command("init")
 @store_option
 def init(urls: tuple[str, ...]) -> None:
-    """Make a store of the databases given with --store, each a shard. One that is there stays as it is."""
+    """Make a store of the databases given, each a shard. One that is there stays as it is."""
     places = urls_or_default(urls)
     with Store(*places) as store:
         line({"store": store.id, "shards": [shard.database.name for shard in store.shards]})
@@ -75,7 +75,7 @@ def drop(name: str, yes: bool, urls: tuple[str, ...]) -> None:
 @json_option
 @store_option
 def stats(collection: str | None, as_json: bool, urls: tuple[str, ...]) -> None:
-    """Count documents, tombstones, conflicts, versions and bytes of each collection."""
+    """Count documents, versions and bytes of each collection."""
     with opened(urls) as store:
         found = store.stats()
         if collection is not None:
@@ -154,7 +154,7 @@ def check(names: tuple[str, ...], as_json: bool, urls: tuple[str, ...]) -> int:
 @json_option
 @store_option
 def copy(targets: tuple[str, ...], as_json: bool, urls: tuple[str, ...]) -> None:
-    """Make a replica of the store: everything with its history, ready to be written and synced.
+    """Make a replica with the whole history. It can be written, and synced.
 
     The target may have another number of shards, of other databases. Copying the files instead makes two stores that
     cannot be told apart.

@@ -129,21 +129,16 @@ def _of_keys(name: str, rows: Select[Any], table: Table, *params: str) -> Callab
     10,000). So it gets an array, and a subquery that OFFSET 0 keeps apart, which
     leaves it nothing but to look up each key in the index (2 µs).
     """
-    rows = rows.where(table.c.collection == bindparam("c"))
-    keys = select(func.unnest(bindparam("keys", type_=ARRAY(Text))).label("key")).distinct().subquery("wanted")
-    found = rows.where(table.c.key == collate(keys.c.key, "C")).offset(literal_column("0")).lateral("found")
-    listed = select(*found.c).select_from(keys.join(found, true()))
-    return _sized(
-        lambda size, items: Statement(
-            name,
-            rows.where(table.c.key.in_(items)),
-            "c",
-            *params,
-            *_items(size),
-            listed=listed if size > 1 else None,
-            scalars=1 + len(params),
-        )
-    )
+
+    def build(size: int, items: list[Any]) -> Statement:
+        here = rows.where(table.c.collection == bindparam("c"))
+        keys = select(func.unnest(bindparam("keys", type_=ARRAY(Text))).label("key")).distinct().subquery("wanted")
+        found = here.where(table.c.key == collate(keys.c.key, "C")).offset(literal_column("0")).lateral("found")
+        listed = select(*found.c).select_from(keys.join(found, true())) if size > 1 else None
+        clause = here.where(table.c.key.in_(items))
+        return Statement(name, clause, "c", *params, *_items(size), listed=listed, scalars=1 + len(params))
+
+    return _sized(build)
 
 
 _p = bindparam
