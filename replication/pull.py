@@ -37,14 +37,16 @@ class Pulled:
     """What a pull moved.
 
     `rows` counts versions and stubs that the target took, `new` those it had
-    not, `obsolete` those that it knew to be superseded, and `compared` the
-    heads that were looked at.
+    not, `obsolete` those that it knew to be superseded, `unexplained` those of
+    the new ones that it ought to have had (an actor was cloned, or rows were
+    lost: see the log), and `compared` the heads that were looked at.
     """
 
     compared: int = 0
     rows: int = 0
     new: int = 0
     obsolete: int = 0
+    unexplained: int = 0
 
     def __add__(self, other: Pulled) -> Pulled:
         return Pulled(
@@ -52,6 +54,7 @@ class Pulled:
             self.rows + other.rows,
             self.new + other.new,
             self.obsolete + other.obsolete,
+            self.unexplained + other.unexplained,
         )
 
 
@@ -177,7 +180,7 @@ def _wanted(
     wanted = {
         key: rows
         for key, found in heads.items()
-        for rows in [[head for head in found.values() if not _has(held.get(key, {}), head, known)]]
+        for rows in [[head for head in found.values() if not _has(held.get(key, {}), head)]]
         if rows
     }
     with_past = [key for key, rows in wanted.items() if any(row.parents for row in rows)]
@@ -219,13 +222,12 @@ def _held(target: Connection, here: Place, keys: Sequence[str]) -> dict[str, dic
     return held
 
 
-def _has(held: Mapping[str, Version], head: Version, known: Knowledge) -> bool:
+def _has(held: Mapping[str, Version], head: Version) -> bool:
     """Whether a head would teach the target nothing: neither a version, nor a dot, nor a part of its past."""
     stored = held.get(head.rev)
-    if stored is None:
-        return all(dot in known for dot in head.dots)  # known and not here: superseded
     return (
-        not stored.stub
+        stored is not None
+        and not stored.stub
         and set(head.dots) <= set(stored.dots)
         and head.clock <= stored.clock
         and stored.stamp <= head.stamp
@@ -238,6 +240,7 @@ def _flush(shard: Shard, queue: _Waiting) -> Pulled:
     for arrived in shard.apply(queue.definition, works):
         pulled.new += arrived.inserted
         pulled.obsolete += arrived.obsolete
+        pulled.unexplained += arrived.unexplained
     return pulled
 
 

@@ -72,8 +72,9 @@ class Written(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """What became of a receive, in rows: new here, grown, and known to be obsolete."""
+    """What became of a receive, in rows: new here, grown, known to be obsolete; of the new, those known before."""
 
     inserted: int
     grown: int
     obsolete: int
+    unexplained: int

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -228,11 +228,16 @@ def successor(
 
 
 class Received(NamedTuple):
-    """What `receive` did to an entry: rows to insert, rows whose dots or clock grew, rows found obsolete."""
+    """What `receive` did to an entry.
+
+    Rows to insert, rows whose dots or clock grew, rows found obsolete; and those
+    of the first that ought to have been here, since their dots were known.
+    """
 
     inserted: list[Version]
     grown: list[Version]
     obsolete: list[Version]
+    unexplained: list[Version]
 
 
 def receive(entry: Entry, rows: Sequence[Version], knowledge: Knowledge) -> Received:
@@ -240,6 +245,10 @@ def receive(entry: Entry, rows: Sequence[Version], knowledge: Knowledge) -> Rece
 
     Idempotent, commutative and associative: any order, grouping or repetition
     of the same rows leaves the same heads.
+
+    A row whose dot is known and which is not here is obsolete if something here
+    supersedes it. If nothing does, the dot is that of another version, because
+    an actor was cloned, or rows were lost here: the row is kept as it is new.
 
     Raises:
         Corrupt: a dot names two different versions of this key, so an actor
@@ -249,6 +258,7 @@ def receive(entry: Entry, rows: Sequence[Version], knowledge: Knowledge) -> Rece
     touched: dict[str, Version] = {}
     inserted: set[str] = set()
     obsolete: list[Version] = []
+    absent: list[Version] = []
     candidates = dict(entry.heads)
     for row in rows:
         stored = versions.get(row.rev)
@@ -258,12 +268,11 @@ def receive(entry: Entry, rows: Sequence[Version], knowledge: Knowledge) -> Rece
             known = knows(knowledge, row) or (stored is not None and knows(knowledge, stored))
             for dot in row.dots:
                 knowledge.add(dot.actor, dot.n)
-            if known and (stored is None or stored.stub):
-                # Known but absent: it was superseded, pruned or purged here. Taking it back would
-                # resurrect it. Its other names become known too.
-                obsolete.append(row)
-                if stored is None:
-                    continue
+            if known and stored is None:
+                absent.append(row)
+                continue
+            if known and stored is not None and stored.stub:
+                obsolete.append(row)  # pruned here
                 row = row.as_stub  # what it tells of its ancestry is still true
         if stored is None:
             merged = row._replace(id=0)
@@ -277,11 +286,28 @@ def receive(entry: Entry, rows: Sequence[Version], knowledge: Knowledge) -> Rece
             candidates[row.rev] = merged
     if touched:
         _settle(entry, candidates, touched)
+    unexplained: list[Version] = []
+    for row in absent:
+        if any(row.rev in revs or clock.sees(row.dots) for revs, clock in _pasts(entry)):
+            obsolete.append(row)
+        else:
+            unexplained.append(row)
+            inserted.add(row.rev)
+            versions[row.rev] = touched[row.rev] = row._replace(id=0)
+    if unexplained:
+        _settle(entry, {**entry.heads, **{row.rev: versions[row.rev] for row in unexplained}}, touched)
     return Received(
         [versions[rev] for rev in touched if rev in inserted],
         [versions[rev] for rev in touched if rev not in inserted],
         obsolete,
+        unexplained,
     )
+
+
+def _pasts(entry: Entry) -> Iterator[tuple[set[str], Clock]]:
+    """What each head descends from, and has seen."""
+    for head in entry.heads.values():
+        yield _ancestry(head, entry.versions)
 
 
 def knows(knowledge: Knowledge, row: Version) -> bool:

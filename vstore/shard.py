@@ -499,7 +499,7 @@ class Shard:
                     f"or this database was set back meanwhile. Nothing of this batch was written. Sync again."
                 )
         known = self._knowledge(connection, partition)
-        inserted = grown = obsolete = 0
+        inserted = grown = obsolete = unexplained = 0
         for key, rows in work.rows.items():
             held = plan.held[definition.id][key]
             entry = held.entry
@@ -518,10 +518,19 @@ class Shard:
             inserted += len(outcome.inserted)
             grown += len(outcome.grown)
             obsolete += len(outcome.obsolete)
+            unexplained += len(outcome.unexplained)
+            for version in outcome.unexplained:
+                log.warning(
+                    "%s: the dot of %s of %r was known and the version was not here: an actor was cloned, or rows were "
+                    "lost. It is kept. Run `vstore check` on both replicas.",
+                    self.database.name,
+                    version.rev,
+                    key,
+                )
         if work.knowledge is not None:
             known.join(work.knowledge)
         plan.checkpoints.update(work.checkpoints or {})
-        return Arrived(inserted, grown, obsolete)
+        return Arrived(inserted, grown, obsolete, unexplained)
 
     def _write(self, connection: Connection, plan: _Plan) -> None:
         """Writes the difference between what was read of the round's keys and what the rules made of it."""

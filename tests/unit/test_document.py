@@ -352,19 +352,33 @@ def test_rows_may_come_in_any_order_and_more_than_once() -> None:
     assert one.entry.heads == other.entry.heads
     assert one.heads == {rows[3].rev}
     assert one.knowledge == other.knowledge
-    assert one.take(*rows) == Received([], [], [])
+    assert one.take(*rows) == Received([], [], [], [])
 
 
 def test_what_is_known_and_absent_is_not_taken_back() -> None:
-    """The replica knows a1 and has no such row: it was superseded, pruned or purged here."""
+    """The replica got "2", which replaced "1", and knows of "1" without ever having had it."""
+    here, there = Place("a"), Place("b")
+    first = here.put("1")
+    there.take(here.put("2"))
+    there.knowledge.add("a", 1)
+
+    outcome = there.take(first)
+
+    assert outcome.obsolete == [first]
+    assert there.bodies == ["2"]
+
+
+def test_a_known_row_that_nothing_here_supersedes_is_kept_and_told() -> None:
+    """Its dot was used for another document by a clone of its actor, or the row was lost here: it is news."""
     here, there = Place("a"), Place("b")
     first = here.put("1")
     there.knowledge.add("a", 1)
 
     outcome = there.take(first)
 
-    assert outcome.obsolete == [first]
-    assert there.heads == set()
+    assert outcome.unexplained == [first]
+    assert there.bodies == ["1"]
+    assert there.take(first) == Received([], [], [], [])
 
 
 def test_a_row_known_under_one_dot_makes_its_other_dots_known() -> None:

@@ -101,6 +101,10 @@ def _bounded(connection: Any) -> None:
     connection.wait = lambda waiting, *rest, **named: wait(within(waiting), *rest, **named)
 
 
+# Whatever we ask for in order, an index has in that order. While a young table has no statistics, PostgreSQL sorts all
+# that is left of it for each page of a scan instead: 40 ms of 20,000 documents, against 3.
+_PLANS = "SET enable_sort = off"
+
 POSTGRESQL = Dialect(
     name="postgresql",
     driver="psycopg",
@@ -109,8 +113,8 @@ POSTGRESQL = Dialect(
     begin_write=("BEGIN ISOLATION LEVEL READ COMMITTED",),
     begin_read=("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",),
     on_connect={
-        "full": (f"SET synchronous_commit = on; SET lock_timeout = '{LOCK_SECONDS}s'",),
-        "relaxed": (f"SET synchronous_commit = off; SET lock_timeout = '{LOCK_SECONDS}s'",),
+        "full": (f"SET synchronous_commit = on; {_PLANS}; SET lock_timeout = '{LOCK_SECONDS}s'",),
+        "relaxed": (f"SET synchronous_commit = off; {_PLANS}; SET lock_timeout = '{LOCK_SECONDS}s'",),
     },
     # The file behind the counter table is another one after a dump was restored, the timeline after a
     # point-in-time recovery, the system identifier on another cluster.
