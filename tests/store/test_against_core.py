@@ -376,6 +376,7 @@ def run(urls: Sequence[str], examples: int, steps: int) -> None:
                 max_examples=examples,
                 stateful_step_count=steps,
                 deadline=None,
+                report_multiple_bugs=False,
                 derandomize=True,  # a failure on one machine is a failure on every machine
                 suppress_health_check=list(HealthCheck),
             ),
@@ -383,8 +384,8 @@ def run(urls: Sequence[str], examples: int, steps: int) -> None:
 
 
 def test_sqlite_does_exactly_what_the_rules_say(fresh_url: Callable[[str], str]) -> None:
-    """Two hundred random lives of two stores, compared after each of some forty steps."""
-    run([fresh_url("sqlite"), fresh_url("sqlite")], examples=100, steps=30)
+    """Three hundred random lives of two stores, compared after each of up to fifty steps."""
+    run([fresh_url("sqlite"), fresh_url("sqlite")], examples=300, steps=50)
 
 
 @pytest.mark.parametrize(

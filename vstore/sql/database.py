@@ -142,6 +142,8 @@ class Connection:
             if self.inherited or not self._fairy.is_valid:
                 return  # the parent uses it, or it is closed
             if self.broken or self._era != self._database.era:
+                # SQLite keeps its file open for a statement that is still held, and a traceback may hold this object.
+                del self._cursor
                 self._fairy.invalidate()
             else:
                 self._cursor.close()
