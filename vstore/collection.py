@@ -164,7 +164,7 @@ class Collection(MutableMapping[str, Any]):
         """
         return Keys(self, prefix, start, end, reverse)
 
-    def items(self, on_conflict: OnConflict | None = None) -> Items:
+    def items(self, *, on_conflict: OnConflict | None = None) -> Items:
         """All live documents as (key, value), exactly as they are when the iteration begins, in storage order.
 
         Args:
@@ -174,7 +174,7 @@ class Collection(MutableMapping[str, Any]):
         """
         return Items(self, on_conflict)
 
-    def values(self, on_conflict: OnConflict | None = None) -> Values:
+    def values(self, *, on_conflict: OnConflict | None = None) -> Values:
         """The values of `items`, in the same order."""
         return Values(self, on_conflict)
 
@@ -185,8 +185,9 @@ class Collection(MutableMapping[str, Any]):
     def update(self, other: Any = (), /, **named: Any) -> None:
         """Stores many documents, as `dict.update`, by `put_many`."""
         if hasattr(other, "keys") and not isinstance(other, Mapping):
-            other = ((key, other[key]) for key in other.keys())  # noqa: SIM118  # dict.update's own protocol
-        self.put_many(other)
+            self.put_many((key, other[key]) for key in other.keys())  # noqa: SIM118  # dict.update's own protocol
+        else:
+            self.put_many(other)
         self.put_many(named)
 
     def setdefault(self, key: str, default: Any = None) -> Any:

@@ -146,11 +146,11 @@ class Past(Mapping[str, Any]):
         streams = [self._shard_documents(shard, definition) for shard, definition, _first, _end in self._handle.runs()]
         return heapq.merge(*streams, key=lambda document: document.key)
 
-    def items(self, on_conflict: OnConflict | None = None) -> Items:
+    def items(self, *, on_conflict: OnConflict | None = None) -> Items:
         """Every live document at the moment as (key, value), in key order."""
         return Items(self, on_conflict)
 
-    def values(self, on_conflict: OnConflict | None = None) -> Values:
+    def values(self, *, on_conflict: OnConflict | None = None) -> Values:
         """The values of `items`, in the same order."""
         return Values(self, on_conflict)
 

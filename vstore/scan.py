@@ -106,11 +106,11 @@ class Snapshot(Mapping[str, Any]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def items(self, on_conflict: OnConflict | None = None) -> Items:
+    def items(self, *, on_conflict: OnConflict | None = None) -> Items:
         """Every live document then as (key, value), in storage order: the fastest way to read all."""
         return Items(self, on_conflict)
 
-    def values(self, on_conflict: OnConflict | None = None) -> Values:
+    def values(self, *, on_conflict: OnConflict | None = None) -> Values:
         """The values of `items`, in the same order."""
         return Values(self, on_conflict)
 

@@ -195,8 +195,8 @@ class Shard:
         try:
             with self._writer:
                 while not request.done:
-                    self._settle(Unavailable("the thread that was writing for this one was interrupted at COMMIT."))
-                    self._commit(self._next_group())
+                    if not self._settle(Unavailable("the thread that wrote for this one was interrupted at COMMIT.")):
+                        self._commit(self._next_group())
         finally:
             request.done = True  # after an interrupt too: nobody shall do it later
         return _outcome(request)

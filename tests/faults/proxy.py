@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import select
 import socket
 import threading
@@ -71,7 +72,7 @@ class Proxy:
                     data = end.recv(65536)
                     if not data or (end is server and swallow):
                         return self._end(pair)
-                    if end is client and self.at_commit and b"COMMIT" in data:
+                    if end is client and self.at_commit and re.search(rb"COMMIT(?!TED)", data):
                         at, self.at_commit = self.at_commit, ""
                         self.refuse = self.refuse_after_commit
                         if at == "before":

@@ -106,7 +106,9 @@ def test_a_copy_tells_all_that_the_original_tells(kinds: list[str], others: list
             assert copied.versions == 5 + 2 + 2 + 100 + 1 + 1
             assert rows(twin) == rows(store)
             assert told(twin) == told(store)
-            assert dict(twin["posts"].at(moment).items("skip")) == dict(store["posts"].at(moment).items("skip"))
+            assert dict(twin["posts"].at(moment).items(on_conflict="skip")) == dict(
+                store["posts"].at(moment).items(on_conflict="skip")
+            )
             assert twin["narrow"].snapshot().len_estimate() == 1
             assert [len(twin.handle(name).owners) for name in twin] == [2, 64, 64]  # type: ignore[union-attr]
             assert actors(twin).isdisjoint(actors(store))

@@ -29,7 +29,7 @@ def test_its_documents_are_what_they_were(old: Store) -> None:
     posts = old["posts"]
 
     assert old.collections() == ["notes", "posts"]
-    assert dict(posts.items("skip")) == {
+    assert dict(posts.items(on_conflict="skip")) == {
         **{f"post-{n}": {"title": f"Post {n}", "n": n} for n in (0, *range(4, 12))},
         "post-2": {"title": "Post 2", "n": "here after there"},
         "from-elsewhere": {"n": 1},

@@ -48,7 +48,7 @@ class Connection:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._era = database.era
-        self.failed = False
+        self.broken = self.failed = False
         self.held = 0
         database.connections.add(weakref.ref(self, database.connections.discard))
         if database.carried:
@@ -61,7 +61,6 @@ class Connection:
             self._cursor = self._fairy.cursor()
         except database.driver_errors as error:
             raise database.translated(error, "connect") from error
-        self.broken = False
 
     def rows(self, statement: Statement, params: Sequence[Any] = ()) -> list[Any]:
         """All rows of a query."""
@@ -122,6 +121,9 @@ class Connection:
             self.held = 0
             time.sleep(0.001)
             self.held = 1
+        if self.broken:
+            self.held -= 1
+            raise Unavailable(f"{self._database.name}: this connection was closed. Nothing was done. Try again.")
 
     @property
     def inherited(self) -> bool:
@@ -149,6 +151,8 @@ class Connection:
                 self._cursor.close()
                 self._fairy.close()
 
+    __del__ = close  # when a thread ends, so does its connection
+
     def discard(self) -> None:
         """Closes the driver's connection at once."""
         self.broken = True
@@ -158,7 +162,7 @@ class Connection:
         self.failed = True
         if not self.broken and self._database.disconnected(error, self._fairy):
             self.broken = True
-            self._database.distrust_idle(self._era)
+            self._database.distrust_idle()
         return self._database.translated(error, doing)
 
 
@@ -329,11 +333,10 @@ class Database:
         self._local = threading.local()
         self.engine.dispose()
 
-    def distrust_idle(self, era: int) -> None:
+    def distrust_idle(self) -> None:
         """After a connection was lost: those made before are likely to be lost too."""
-        if era == self.era:
-            self.era += 1
-            self.engine.dispose()
+        self.era += 1
+        self.engine.dispose()
 
     def before_fork(self) -> None:
         """Closes every connection to an SQLite file, once the other threads have ended what they are doing.
@@ -380,16 +383,15 @@ class Database:
         """A held connection with a transaction begun; all that is left idle may have died with the server."""
         for attempt in (1, 2):
             connection = Connection(self)
-            connection.hold()
             try:
+                connection.hold()
                 for text in begin:
                     connection.text(text)
             except BaseException as error:
-                connection.broken = connection.broken or not isinstance(error, Exception)
-                connection.roll_back()
-                connection.held -= 1
-                connection.close()
-                if attempt == 2 or not connection.broken or not isinstance(error, Exception):
+                lost = connection.broken and isinstance(error, Exception)
+                connection.held = 0
+                connection.discard()  # and what it has begun with it
+                if attempt == 2 or not lost:
                     raise
             else:
                 return connection
