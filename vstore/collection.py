@@ -30,7 +30,7 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vstore.batch import ABSENT, Match, Put
+from vstore.batch import ABSENT, Match, Put, Written
 from vstore.changes import Changes
 from vstore.codecs import Codec
 from vstore.document import Content, Context, Document, Version, context_of
@@ -115,7 +115,7 @@ class Collection(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Stores a value; it supersedes all that this store holds of the key, siblings too."""
-        self._put(key, self.content(value))
+        self._write(key, self.content(value))
 
     def __delitem__(self, key: str) -> None:
         """Deletes the document: its history stays, and a tombstone tells replicas. Raises NotFound if there is none."""
@@ -687,18 +687,28 @@ class Collection(MutableMapping[str, Any]):
         return unprefixed(document, len(self._prefix))
 
     def _put(
-        self, key: str, content: Content, context: Context | str | None = None, match: Match | None = None
-    ) -> Document:
-        return self._put_at(key, content, context, match, None)
-
-    def _put_at(
         self,
         key: str,
         content: Content,
-        context: Context | str | None,
-        match: Match | None,
-        stamp_us: int | None,
+        context: Context | str | None = None,
+        match: Match | None = None,
+        stamp_us: int | None = None,
     ) -> Document:
+        """Writes, and shows the document as it is then."""
+        handle, written = self._write(key, content, context, match, stamp_us)
+        full = self._full(key)
+        heads = self._with_bodies(handle, full, written.heads, written.version, content)
+        return self._shown(handle.document(full, heads))
+
+    def _write(
+        self,
+        key: str,
+        content: Content,
+        context: Context | str | None = None,
+        match: Match | None = None,
+        stamp_us: int | None = None,
+    ) -> tuple[Handle, Written]:
+        """The way of every single write."""
         full = self._full(key)
         if isinstance(context, str):
             context = Context.parse(context)
@@ -720,8 +730,7 @@ class Collection(MutableMapping[str, Any]):
             except PreconditionFailed as error:
                 raise PreconditionFailed(str(error), self._document(key)) from None
             else:
-                heads = self._with_bodies(handle, full, written.heads, written.version, content)
-                return self._shown(handle.document(full, heads))
+                return handle, written
         raise AssertionError("unreachable")
 
     def _own(self, key: str, context: Context) -> Context:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import sqlite3
@@ -179,7 +180,7 @@ def test_a_transaction_whose_commit_is_lost_is_whole_or_refused(line: Line, at: 
     if at == "after":
         move()
     else:
-        with pytest.raises(Unavailable, match="rolled back. Nothing was written") as refused:
+        with pytest.raises(Unavailable, match=r"rolled back\. Nothing was written") as refused:
             move()
         assert not refused.value.outcome_unknown
 
@@ -194,19 +195,12 @@ def test_a_transaction_in_which_a_statement_failed_is_not_committed(store: Store
     def work() -> None:
         with store.transaction():
             posts["old"] = 1
-            try:
+            with contextlib.suppress(vstore.StoreError):
                 store.shards[0].database.read().text("SELECT * FROM no_such_table")
-            except vstore.StoreError:
-                pass
-            posts_again()
+            with contextlib.suppress(vstore.StoreError):
+                posts["old"] = 2
 
-    def posts_again() -> None:
-        try:
-            posts["old"] = 2
-        except vstore.StoreError:
-            pass
-
-    with pytest.raises(Unavailable, match="statement of this transaction had failed.*Nothing was written"):
+    with pytest.raises(Unavailable, match=r"statement of this transaction had failed.*Nothing was written"):
         work()
 
     assert recorded(store) == {"old": [0]}
@@ -219,7 +213,6 @@ def test_reads_reconnect(wire: tuple[Proxy, str]) -> None:
     with vstore.open(url) as store:
         posts = store["posts"]
         posts.put_many({"a": 1, "b": 2})
-        token = posts.changes().since
         reads: dict[str, Callable[[], Any]] = {
             "get": lambda: posts["a"],
             "read": lambda: posts.read("b").value,
@@ -230,7 +223,7 @@ def test_reads_reconnect(wire: tuple[Proxy, str]) -> None:
             "get_many": lambda: dict(posts.get_many(["b"])),
             "history": lambda: [version.value for version in posts.history("a")],
             "snapshot": lambda: dict(posts.snapshot()),
-            "changes": lambda: list(posts.changes(token)),
+            "changes": lambda: sorted(change.key for change in posts.changes()),
             "collections": store.collections,
         }
         found = {}
@@ -255,7 +248,7 @@ def test_reads_reconnect(wire: tuple[Proxy, str]) -> None:
             "get_many": {"b": 2},
             "history": [1],
             "snapshot": {"a": 1, "b": 2},
-            "changes": [],
+            "changes": ["a", "b"],
             "collections": ["posts"],
         }
         assert posts["c"] == 3
@@ -322,7 +315,8 @@ def test_killed_sessions_are_replaced(fresh_url: Callable[[str], str], engine: s
         posts["a"] = 1
         for n in range(3):
             if engine == "postgresql":
-                administer(engine, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+                sessions = f"pg_stat_activity WHERE datname = '{name}'"
+                administer(engine, f"SELECT pg_terminate_backend(pid) FROM {sessions}")
             else:
                 for session in _sessions(str(name)):
                     administer(engine, f"KILL CONNECTION {session}")
@@ -372,7 +366,7 @@ def test_writes_under_a_storm_of_cuts_are_there_once_or_not_at_all(wire: tuple[P
             except Unavailable as error:
                 if error.outcome_unknown:
                     errors.append(error)
-            except BaseException as error:  # noqa: BLE001  # told below
+            except BaseException as error:  # told below
                 errors.append(error)
 
     with vstore.open(url) as store:

@@ -158,9 +158,9 @@ class Side:
         work = Put(key, part_of(key, PARTITIONS), content, context, match, stamp)
         if match is not None and not self.model.matches(key, match):
             with pytest.raises(PreconditionFailed):
-                self.posts._put_at(key, content, context, match, stamp)
+                self.posts._put(key, content, context, match, stamp)
             return
-        document = self.posts._put_at(key, content, context, match, stamp)
+        document = self.posts._put(key, content, context, match, stamp)
         self.model.apply(work.part, [work])
         winner = winner_first(self.model.entries[key].heads.values())[0]
         assert (document.rev, document.deleted) == (winner.rev, winner.deleted)
@@ -253,7 +253,7 @@ class Machine(RuleBasedStateMachine):
         self.stamps = itertools.count(1)
         self.dirty = set(self.sides)
 
-    sides = st.integers(0, 1)
+    which = st.integers(0, 1)
     keys = st.sampled_from(KEYS)
     contents = st.none() | st.integers(0, 3)  # few values: the same edit is made in several places
 
@@ -264,19 +264,19 @@ class Machine(RuleBasedStateMachine):
     def _content(self, side: Side, value: int | None) -> Content:
         return Content(None) if value is None else side.posts.content(value)
 
-    @rule(side=sides, key=keys, value=contents)
+    @rule(side=which, key=keys, value=contents)
     def put(self, side: int, key: str, value: int | None) -> None:
         """Supersedes all that is here."""
         here = self._side(side)
         here.put(key, self._content(here, value), None, None, next(self.stamps))
 
-    @rule(side=sides, key=keys, value=contents)
+    @rule(side=which, key=keys, value=contents)
     def put_blind(self, side: int, key: str, value: int | None) -> None:
         """A writer who has seen nothing."""
         here = self._side(side)
         here.put(key, self._content(here, value), Context(key), None, next(self.stamps))
 
-    @rule(side=sides, key=keys, data=st.data())
+    @rule(side=which, key=keys, data=st.data())
     def read(self, side: int, key: str, data: st.DataObject) -> None:
         """Somebody takes the context of all heads, or of some, and may use it much later and elsewhere."""
         here = self.sides[side]
@@ -286,7 +286,7 @@ class Machine(RuleBasedStateMachine):
             whole = data.draw(st.booleans())
             self.contexts.append(context_of(key, heads if whole else some))
 
-    @rule(side=sides, value=contents, data=st.data())
+    @rule(side=which, value=contents, data=st.data())
     def put_with_context(self, side: int, value: int | None, data: st.DataObject) -> None:
         """With a context that may be old, of another store, or of one sibling only."""
         if self.contexts:
@@ -294,7 +294,7 @@ class Machine(RuleBasedStateMachine):
             context = data.draw(st.sampled_from(self.contexts))
             here.put(context.key, self._content(here, value), context, None, next(self.stamps))
 
-    @rule(side=sides, key=keys, value=contents, data=st.data())
+    @rule(side=which, key=keys, value=contents, data=st.data())
     def put_if(self, side: int, key: str, value: int | None, data: st.DataObject) -> None:
         """Only if something holds, which mostly it does not."""
         here = self._side(side)
@@ -302,7 +302,7 @@ class Machine(RuleBasedStateMachine):
         choices += [context for context in self.contexts if context.key == key]
         here.put(key, self._content(here, value), None, data.draw(st.sampled_from(choices)), next(self.stamps))
 
-    @rule(side=sides, part=st.integers(0, PARTITIONS - 1), data=st.data())
+    @rule(side=which, part=st.integers(0, PARTITIONS - 1), data=st.data())
     def batch(self, side: int, part: int, data: st.DataObject) -> None:
         """Several writes in one transaction, some to one key, some with a context from before the transaction."""
         here = self._side(side)
@@ -315,7 +315,7 @@ class Machine(RuleBasedStateMachine):
             works.append(Put(key, part, content, data.draw(st.sampled_from(known)), None, next(self.stamps)))
         here.apply(part, works)
 
-    @rule(side=sides, data=st.data())
+    @rule(side=which, data=st.data())
     def transaction(self, side: int, data: st.DataObject) -> None:
         """Writes to any keys in a transaction, which one time in three is rolled back."""
         here = self._side(side)
@@ -327,7 +327,7 @@ class Machine(RuleBasedStateMachine):
         try:
             with here.store.transaction():
                 for work in works:
-                    here.posts._put_at(work.key, work.content, None, None, work.stamp)
+                    here.posts._put(work.key, work.content, None, None, work.stamp)
                 if fails:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
@@ -335,7 +335,7 @@ class Machine(RuleBasedStateMachine):
         for work in works:
             here.model.apply(work.part, [work])
 
-    @rule(side=sides, key=keys, data=st.data())
+    @rule(side=which, key=keys, data=st.data())
     def receive_some(self, side: int, key: str, data: st.DataObject) -> None:
         """Some rows of a key from the other store: heads or old ones, in any order, perhaps twice.
 
@@ -354,7 +354,7 @@ class Machine(RuleBasedStateMachine):
                 chosen += [theirs[rev].as_stub for rev in data.draw(st.lists(st.sampled_from(past), max_size=4))]
             here.apply(part, [Receive(part, {key: data.draw(st.permutations(chosen))})])
 
-    @rule(side=sides, part=st.integers(0, PARTITIONS - 1))
+    @rule(side=which, part=st.integers(0, PARTITIONS - 1))
     def receive_all(self, side: int, part: int) -> None:
         """A whole partition from the other store: every head with the stubs of its past, and what the source knows."""
         here, there = self._side(side), self.sides[1 - side]
@@ -364,13 +364,13 @@ class Machine(RuleBasedStateMachine):
             rows[key].append(version if head else version.as_stub)
         here.apply(part, [Receive(part, dict(rows), there.model.parts[part].known.copy())])
 
-    @rule(side=sides, keep_last=st.integers(1, 2))
+    @rule(side=which, keep_last=st.integers(1, 2))
     def prune(self, side: int, keep_last: int) -> None:
         """Retention, as at the end of a day."""
         here = self._side(side)
         assert here.posts.prune(keep_last=keep_last).pruned == here.model.prune(keep_last)
 
-    @rule(side=sides)
+    @rule(side=which)
     def follow(self, side: int) -> None:
         """A reader of the feed looks what is new."""
         self.sides[side].follow()
@@ -393,8 +393,8 @@ class Machine(RuleBasedStateMachine):
 def run(urls: Sequence[str], examples: int, steps: int) -> None:
     """The machine over two stores of these URLs."""
     with vstore.open(urls[0], durability="relaxed") as one, vstore.open(urls[1], durability="relaxed") as other:
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            lambda: Machine([one, other]),
+        run_state_machine_as_test(
+            lambda: Machine([one, other]),  # type: ignore[arg-type]  # a factory does as well as a class
             settings=settings(
                 max_examples=examples,
                 stateful_step_count=steps,

@@ -459,13 +459,13 @@ def done_at_random(connection: Any, choice: random.Random) -> str:
     while True:
         table = choice.choice(["vs_version"] * 6 + ["vs_head"] * 3 + ["vs_partition"])
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-        rows = connection.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608
+        rows = connection.execute(f"SELECT * FROM {table}").fetchall()
         row = choice.choice(rows)
         keys = {"vs_version": ["id"], "vs_head": ["collection", "key", "id"], "vs_partition": ["id"]}[table]
         where = " AND ".join(f"{key} = ?" for key in keys)
         identity = [row[columns.index(key)] for key in keys]
         if choice.random() < 0.2:
-            connection.execute(f"DELETE FROM {table} WHERE {where}", identity)  # noqa: S608
+            connection.execute(f"DELETE FROM {table} WHERE {where}", identity)
             return f"deleted {row} of {table}"
         column = choice.choice([column for column in columns if column not in SILENT])
         value = row[columns.index(column)]
@@ -474,7 +474,7 @@ def done_at_random(connection: Any, choice: random.Random) -> str:
         if new == value or leaves_no_trace(table, column, row, new):
             continue
         try:
-            connection.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", [new, *identity])  # noqa: S608
+            connection.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", [new, *identity])
         except Exception:  # the database itself refuses it: no damage then
             continue
         return f"set {column} of {row} in {table} to {new!r}"
