@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from vstore.document import Document, Version, common_ancestor, context_of, heads_among
-from vstore.errors import Conflict, HistoryPruned, NotFound
+from vstore.errors import Conflict, HistoryPruned, InvalidKey, NotFound
 from vstore.handle import Handle, shown, unprefixed
 from vstore.hlc import iso
 from vstore.scan import Items, OnConflict, Values, bodies_of
@@ -77,7 +77,10 @@ def _newest_first(handle: Handle, key: str, versions: Mapping[str, Version]) -> 
 def base_of(handle: Handle, key: str, revs: Sequence[str]) -> Version | None:
     """The common ancestor of versions with its body, or None if there is not exactly one or it was pruned."""
     base = common_ancestor(revs, versions_of(handle, key))
-    return None if base is None else version_at(handle, key, base.rev)
+    if base is None:
+        return None
+    found = version_at(handle, key, base.rev)
+    return None if found.stub else found  # pruned between the two reads: the siblings have been settled since
 
 
 class Past(Mapping[str, Any]):
@@ -101,7 +104,7 @@ class Past(Mapping[str, Any]):
 
         Reads one shard. Cost grows with the versions of `key`.
         """
-        full = self._prefix + key
+        full = self._prefix + key if isinstance(key, str) else key  # what is no text is for `place` to refuse
         shard, definition, _part = self._handle.place(full)
         with shard.database.snapshot() as connection:
             found = self._heads(connection, definition, [full])
@@ -134,7 +137,7 @@ class Past(Mapping[str, Any]):
             return False
         try:
             return not self.read(key).deleted
-        except NotFound:
+        except (NotFound, InvalidKey):
             return False
 
     def documents(self) -> Iterator[Document]:

@@ -35,10 +35,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def fill(disk: Path) -> Path:
     """Fills the file system to the last byte with a file."""
     ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        with pytest.raises(OSError, check=lambda error: error.errno == errno.ENOSPC):
-            while file.write(b"x" * 4096):
-                pass
+    with (
+        ballast.open("wb", buffering=0) as file,
+        pytest.raises(OSError, check=lambda error: error.errno == errno.ENOSPC),
+    ):
+        while file.write(b"x" * 4096):
+            pass
     return ballast
 
 

@@ -30,9 +30,9 @@ Wrote = tuple[str, Any]
 """A key and what was stored under it; None for a delete."""
 
 
-def write_until_killed(urls: Sequence[str], seed: int, told: Connection) -> None:
+def write_until_killed(urls: Sequence[str], state: str, seed: int, told: Connection) -> None:
     """Puts, deletes and batches from several threads, each with keys of its own."""
-    store = vstore.open(*urls)
+    store = vstore.open(*urls, state=state)
     lock = threading.Lock()
 
     def tell(*wrote: Wrote) -> None:
@@ -80,7 +80,7 @@ class Life:
     def __init__(self, urls: Sequence[str], seed: int) -> None:
         """Starts it, and returns when it has begun to write."""
         self._told, theirs = LIVES.Pipe(duplex=False)
-        self._process = LIVES.Process(target=write_until_killed, args=(urls, seed, theirs))
+        self._process = LIVES.Process(target=write_until_killed, args=(urls, os.environ["VSTORE_STATE"], seed, theirs))
         self._process.start()
         theirs.close()
         self._told.recv()

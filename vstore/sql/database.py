@@ -98,7 +98,8 @@ class Connection:
             else:
                 self._cursor.executemany(sql, [arrange(row) for row in rows] if arrange else rows)
         except self._database.driver_errors as error:
-            raise self._failed(error, statement.name) from error
+            failure = self._failed(error, statement.name)
+            raise (self._database.too_large(rows) if self.broken else None) or failure from error
         finally:
             self.held -= 1
 
@@ -315,6 +316,24 @@ class Database:
         if code in self.dialect.busy:
             return Unavailable(f"others held their locks too long: {where}. Nothing was written. Try again.")
         return Unavailable(f"the database refused: {where}. Nothing was written.")
+
+    def too_large(self, rows: Sequence[Sequence[Any]]) -> ConfigurationError | None:
+        """Why a server hung up, if it did so because a row is larger than it accepts."""
+        body_bytes = max((len(value) for row in rows for value in row if isinstance(value, bytes)), default=0)
+        if not self.dialect.packet or body_bytes < 100_000:
+            return None
+        connection = Connection(self)
+        try:
+            packet_bytes = int(connection.text(self.dialect.packet)[0][0])
+        finally:
+            connection.close()
+        if 2 * body_bytes < packet_bytes:
+            return None
+        return ConfigurationError(
+            f"{self.name} refuses a body of {body_bytes:,} bytes: it is sent as twice as many, and the server's "
+            f"max_allowed_packet is {packet_bytes:,}. Nothing of this batch was written. Raise it in the server's "
+            f"configuration (48M for the largest body), or lower max_body_bytes."
+        )
 
     def disconnected(self, error: BaseException, fairy: Any) -> bool:
         """Whether the error means that the connection is gone."""

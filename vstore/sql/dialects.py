@@ -41,6 +41,7 @@ class Dialect:
     begin_read: tuple[str, ...]
     on_connect: Mapping[str, tuple[str, ...]]
     identity: str
+    packet: str = ""
     connect_args: Mapping[str, Any] = field(default_factory=dict)
     bound: Callable[[Any], None] | None = None
     busy: frozenset[str] = frozenset()
@@ -152,6 +153,7 @@ MARIADB = Dialect(
         "(SELECT UNIX_TIMESTAMP(create_time) FROM information_schema.tables "
         "WHERE table_schema = DATABASE() AND table_name = 'vs_partition'))"
     ),
+    packet="SELECT @@max_allowed_packet",  # above it the server hangs up, and the driver sends two digits for a byte
     connect_args={"autocommit": True, "charset": "utf8mb4", "connect_timeout": 10, "read_timeout": ANSWER_SECONDS},
     busy=frozenset({"1205", "1213", "1020"}),
     full=frozenset({"1021", "1114", "1041"}),
