@@ -86,8 +86,8 @@ def open(*urls: str, **settings: Any) -> Store:
             `mariadb://user@host/db`. `sqlite://` is a store that is deleted when
             it is closed.
         durability: "full" (the default): what a call has written survives a
-            power cut. "relaxed": the last moments before one may be lost; a
-            crash of the process loses nothing either way.
+            power cut. "relaxed", for SQLite: the last moments before one may be
+            lost; a crash of the process loses nothing either way.
         codec: how bodies are encoded: "json" (the default), "zlib+json", "zstd+json", …
         resolver: settles siblings; see `vstore.resolvers`.
         create: False to raise NotFound instead of making a store.

@@ -126,21 +126,23 @@ class Changes:
                     f"the feed of {self._handle.name!r} was replaced while it was read: the database was restored "
                     f"or got a new actor. Read it again from the beginning."
                 )
-            if reached == self._positions:
-                if not self._follow:
-                    return
-                left = POLL_SECONDS
-                if self._idle_seconds is not None:
-                    left = min(left, idle_since + self._idle_seconds - time.monotonic())
-                    if left <= 0:
-                        return
-                self._news.wait(news, left)
-                continue
+            caught_up = reached == self._positions
+            if caught_up and not self._follow:
+                return
             for shard, definition, first, end in self._handle.runs():
                 for part in range(first, end):
                     if reached[part] > self._positions[part]:
-                        yield from self._partition(shard, definition, part, reached[part])
-            idle_since = time.monotonic()
+                        for change in self._partition(shard, definition, part, reached[part]):
+                            yield change
+                            idle_since = time.monotonic()
+            left = POLL_SECONDS
+            if self._follow and self._idle_seconds is not None:
+                # Asked after commits too: a view of a few keys is idle while others write beside it.
+                left = min(left, idle_since + self._idle_seconds - time.monotonic())
+                if left <= 0:
+                    return
+            if caught_up:
+                self._news.wait(news, left)
 
     def _partition(self, shard: Shard, definition: Definition, part: int, reached: int) -> Iterator[Change]:
         partition = definition.base + part
@@ -180,7 +182,7 @@ def _parsed(token: str, full: bool, feeds: str, reached: list[int]) -> list[int]
             raise ValueError("a position is a count")
         if token != _token(was_full, was_feeds, positions):  # there is one text for a token
             raise ValueError("not as it was given out")
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidToken(f"since={token[:40]!r} is not a token of a change feed. {advice}") from error
     if bool(was_full) != full:
         raise InvalidToken(

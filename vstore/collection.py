@@ -462,6 +462,10 @@ class Collection(MutableMapping[str, Any]):
 
         Args:
             moment: ISO 8601 text, an aware datetime, or a stamp in microseconds.
+
+        Raises:
+            ValueError, TypeError: it is no moment, or not within the years 1 to 9999.
+            NotFound: the collection does not exist.
         """
         return Past(self._needed(), moment_us(moment), self._prefix)
 
@@ -692,10 +696,9 @@ class Collection(MutableMapping[str, Any]):
         content: Content,
         context: Context | str | None = None,
         match: Match | None = None,
-        stamp_us: int | None = None,
     ) -> Document:
         """Writes, and shows the document as it is then."""
-        handle, written = self._write(key, content, context, match, stamp_us)
+        handle, written = self._write(key, content, context, match)
         full = self._full(key)
         heads = self._with_bodies(handle, full, written.heads, written.version, content)
         return self._shown(handle.document(full, heads))
@@ -706,7 +709,6 @@ class Collection(MutableMapping[str, Any]):
         content: Content,
         context: Context | str | None = None,
         match: Match | None = None,
-        stamp_us: int | None = None,
     ) -> tuple[Handle, Written]:
         """The way of every single write."""
         full = self._full(key)
@@ -720,9 +722,7 @@ class Collection(MutableMapping[str, Any]):
             handle = self._writable([full])
             shard, definition, part = handle.place(full)
             try:
-                [written] = self._store.write(
-                    handle, [(shard, definition, Put(full, part, content, context, match, stamp_us))]
-                )
+                [written] = self._store.write(handle, [(shard, definition, Put(full, part, content, context, match))])
             except StaleMap:
                 if attempt == 2:
                     raise

@@ -87,7 +87,8 @@ class Past(Mapping[str, Any]):
     """A collection as it was shown at a moment: a read-only mapping, exact, computed as it is read."""
 
     def __init__(self, handle: Handle, moment_us: int, prefix: str = "") -> None:
-        """Nothing is read yet."""
+        """Nothing is read yet. Raises ValueError for a moment outside the years 1 to 9999, as nanoseconds would be."""
+        iso(moment_us)
         self._handle = handle
         self._prefix = prefix
         self.moment_us = moment_us

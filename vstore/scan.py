@@ -280,11 +280,13 @@ def _scan(database: Database, run: Run, prefix: str, *, bodies: bool) -> Iterato
     more = True
     while more:
         with database.snapshot() as connection:
-            now = {row[0]: row[1] for row in connection.rows(sql.POSITIONS, (low, high))}
-            _note_changes(connection, reached, now, changed)
+            # Rows first, positions second: what replaced a row before it was read is then among the changes, even in a
+            # transaction() of the caller, where each query sees what others have committed by then.
             rows = connection.rows(statement, (after, top, CHUNK_ROWS))
             rivals = {row[2] for row in rows if row[1] == RIVAL and row[2] not in changed}
             siblings = dict(_heads_at(connection, run, sorted(rivals), None, bodies=bodies)) if rivals else {}
+            now = {row[0]: row[1] for row in connection.rows(sql.POSITIONS, (low, high))}
+            _note_changes(connection, reached, now, changed)
         more = len(rows) == CHUNK_ROWS
         start, after = after, rows[-1][0] if more else top
         ends.append(after)
@@ -301,7 +303,7 @@ def _scan(database: Database, run: Run, prefix: str, *, bodies: bool) -> Iterato
                 row
                 for key, heads in siblings.items()
                 for row in _row(key, heads)
-                if row[0] > start and key.startswith(prefix)
+                if row[0] > start and key not in changed and key.startswith(prefix)
             ]
     # What is left are the keys that had changed by the time the chunk with their row was read.
     for chunk in chunks([key for key in changed if key.startswith(prefix)]):

@@ -104,7 +104,7 @@ class Held:
     stored: dict[str, tuple[int, int]]
     inserted: list[Version] = field(default_factory=list)
     grown: dict[str, Version] = field(default_factory=dict)
-    refilled: set[str] = field(default_factory=set)
+    moved: list[int] = field(default_factory=list)  # ids that stubs had which now have their body
     whole: bool = False
 
 
@@ -205,6 +205,12 @@ class Shard:
         """All that this thread writes to the shard inside the block, in one transaction."""
         return _Transaction(self)
 
+    def recognise(self, identity: str) -> None:
+        """Says what the server calls itself now: if it is another than before, a dump was restored under us."""
+        if identity != self._identity:
+            self._identity = identity
+            self._distrusted = True
+
     def after_fork(self) -> None:
         """In a forked child: locks that a thread of the parent may have held are made anew."""
         self._queue = []
@@ -249,7 +255,7 @@ class Shard:
                     self._retract(attempted.plan)
                     busy = self.database.is_busy(error)
                     if not busy or attempt == ATTEMPTS or time.monotonic() - began > BUSY_SECONDS:
-                        self._fail(group, error, together=busy or attempted.lost)
+                        self._fail(group, error, together=busy or (attempted.lost and not self._answers()))
                         return
                 time.sleep(random.uniform(0, 0.002 * 2**attempt))  # jitter, not a secret
             except Exception as error:
@@ -301,6 +307,14 @@ class Shard:
             request.error = error
             request.done = True
 
+    def _answers(self) -> bool:
+        """Whether the database is there: then a lost connection was the fault of one request, say a too large row."""
+        try:
+            self.database.ask(sql.META)
+        except StoreError:
+            return False
+        return True
+
     def _retract(self, plan: _Plan) -> None:
         """Tells the proof that a commit it was told of did not happen."""
         self._committing = None
@@ -309,9 +323,9 @@ class Shard:
 
     def _outcome_of(self, plan: _Plan) -> bool | None:
         """Whether a commit whose answer was lost took place; None while the database cannot be asked."""
-        if plan.first is None:
+        if not plan.places and not plan.checkpoints:
             return False  # only lineage and knowledge: doing it again changes nothing
-        id_, rev = plan.first[0], plan.first[3]
+        partition = next(iter(plan.partitions))
         deadline = time.monotonic() + ASKING_SECONDS
         pause = 0.05
         while True:
@@ -319,15 +333,13 @@ class Shard:
                 with self.database.transaction() as connection:
                     # The lost transaction held this lock. Who gets it knows that the other has ended, one way or the
                     # other; without it, its COMMIT might still be on its way.
-                    connection.rows(sql.LOCK_PARTITIONS(1), (id_ >> SEQ_BITS,))
-                    found = connection.rows(sql.REV_AT, (id_,))
+                    connection.rows(sql.LOCK_PARTITIONS(1), (partition,))
+                    return plan.is_in(connection)
             except Unavailable:
                 if time.monotonic() > deadline:
                     return None
                 time.sleep(pause)
                 pause = min(1.0, 2 * pause)
-            else:
-                return bool(found) and found[0][0] == rev
 
     # --- one transaction ---------------------------------------------------------------------------------------------
 
@@ -346,8 +358,10 @@ class Shard:
 
     def _perform(self, connection: Connection, group: Sequence[Request], plan: _Plan) -> None:
         """Everything between BEGIN and COMMIT."""
-        if self._distrusted:
+        whole = self._open if self._open is not None else plan
+        if self._distrusted and not whole.renewed:
             self._reincarnate_all(connection)
+            whole.renewed = True
         self._lock(
             connection, {request.definition.base + work.part for request in group for work in request.works}, plan
         )
@@ -483,7 +497,7 @@ class Shard:
     def _receive(
         self, connection: Connection, definition: Definition, partition: Partition, work: Receive, plan: _Plan
     ) -> Arrived:
-        if any(
+        if (work.knowledge is not None and work.knowledge.highest(partition.actor) > partition.ctr) or any(
             dot.actor == partition.actor and dot.n > partition.ctr
             for rows in work.rows.values()
             for row in rows
@@ -503,7 +517,7 @@ class Shard:
         for key, rows in work.rows.items():
             held = plan.held[definition.id][key]
             entry = held.entry
-            full_before = {rev for rev, version in entry.versions.items() if not version.stub}
+            stubs = {rev for rev, version in entry.versions.items() if version.stub}
             outcome = receive(entry, rows, known)
             for version in outcome.inserted:
                 placed = entry.versions[version.rev] = version._replace(id=partition.place())
@@ -512,9 +526,14 @@ class Shard:
                 held.inserted.append(placed)
                 self.clock.observe(version.stamp, self._now_us())
             for version in outcome.grown:
-                held.grown[version.rev] = version
-                if not version.stub and version.rev not in full_before:
-                    held.refilled.add(version.rev)
+                if version.rev in stubs and not version.stub:  # it moves to the feed's end, where readers find its body
+                    held.moved.append(version.id)
+                    version = entry.versions[version.rev] = version._replace(id=partition.place())
+                    if version.rev in entry.heads:
+                        entry.heads[version.rev] = version
+                    held.inserted.append(version)
+                else:
+                    held.grown[version.rev] = version
             inserted += len(outcome.inserted)
             grown += len(outcome.grown)
             obsolete += len(outcome.obsolete)
@@ -534,7 +553,7 @@ class Shard:
 
     def _write(self, connection: Connection, plan: _Plan) -> None:
         """Writes the difference between what was read of the round's keys and what the rules made of it."""
-        versions, drops, adds, states, events, lineages, refills = [], [], [], [], [], [], []
+        versions, moves, drops, adds, states, events, lineages = [], [], [], [], [], [], []
         for collection, keys in plan.held.items():
             for key, held in keys.items():
                 if not held.inserted and not held.grown:
@@ -556,21 +575,22 @@ class Shard:
                         adds.append((collection, key, head.id, TOMBSTONE if head.deleted else lives))
                 versions += [version_row(version.id, collection, key, version) for version in held.inserted]
                 for version in held.grown.values():
-                    lineage = (
-                        " ".join(version.parents),
-                        dots_text(version.dots),
-                        clock_text(version.clock),
-                        version.stamp,
+                    lineages.append(
+                        (
+                            " ".join(version.parents),
+                            dots_text(version.dots),
+                            clock_text(version.clock),
+                            version.stamp,
+                            version.id,
+                        )
                     )
-                    if version.rev in held.refilled:
-                        refills.append((int(version.stub), *lineage, version.codec, version.body, version.id))
-                    else:
-                        lineages.append((*lineage, version.id))
+                moves += [(id_,) for id_ in held.moved]
+                events += [(id_, collection, key, "moved") for id_ in held.moved]  # so that no place is empty
         versions.sort()
-        plan.first = plan.first or (versions[0] if versions else None)
+        plan.places += [(row[0], row[3]) for row in versions]
+        connection.run_many(sql.MOVE_VERSION, moves)
         connection.run_many(sql.ADD_VERSION, versions)
         connection.run_many(sql.GROW_LINEAGE, lineages)
-        connection.run_many(sql.GROW_VERSION, refills)
         for chunk in chunks(drops):
             connection.run(sql.DROP_HEADS_AT(len(chunk)), chunk)
         connection.run_many(sql.ADD_HEAD, adds)
@@ -611,6 +631,7 @@ class Shard:
     def _reincarnate(self, connection: Connection, partition: Partition) -> None:
         """Gives the partition a new actor and feed, and remembers all that the old actor did."""
         log.info("partition %d of %s gets a new actor after %s", partition.id, self.database.name, partition.actor)
+        self._write_knowledge(connection, partition)  # what an earlier work of the transaction has learnt
         if partition.ctr:
             connection.run(sql.RETIRE_ACTOR, (partition.actor, partition.id, partition.ctr, self._now_us()))
             connection.run(sql.ADD_RUN, (partition.id, partition.actor, 1, partition.ctr))
@@ -638,20 +659,36 @@ class Shard:
 class _Plan:
     """What one transaction is about to write."""
 
-    __slots__ = ("checkpoints", "first", "held", "partitions", "proven")
+    __slots__ = ("checkpoints", "held", "partitions", "places", "proven", "renewed")
 
     def __init__(self) -> None:
         self.partitions: dict[int, Partition] = {}
         self.proven: dict[int, tuple[str, int]] = {}  # actor and seq before, where the proof confirmed them
         self.held: dict[int, dict[str, Held]] = {}
-        self.first: tuple[Any, ...] | None = None  # of the new version rows: whether it is there tells of all
+        self.places: list[tuple[int, str]] = []  # of the new versions: id and rev
+        self.renewed = False  # every partition of the shard got a new actor
         self.checkpoints: dict[str, str] = {}
 
     def join(self, later: _Plan) -> None:
         """Takes in what the same transaction did next."""
         self.partitions.update(later.partitions)
         self.proven = {**later.proven, **self.proven}
-        self.first = self.first or later.first
+        self.places += later.places
+        self.checkpoints.update(later.checkpoints)
+
+    def is_in(self, connection: Connection) -> bool:
+        """Whether the database has what the transaction wrote.
+
+        All of it is looked at: another client of a server writes under the same
+        actor, and may have put one of the same versions into the same place.
+        """
+        wanted = dict(self.places)
+        found: dict[int, str] = {}
+        for chunk in chunks(list(wanted)):
+            found.update(connection.rows(sql.REVS_AT(len(chunk)), chunk))
+        notes = {name: connection.rows(sql.CHECKPOINT, (name,)) for name in self.checkpoints}
+        noted = {name: rows[0][0] for name, rows in notes.items() if rows}
+        return found == wanted and noted == self.checkpoints
 
     def note(self, proof: Proof) -> None:
         """Tells the proof where the partitions will be."""
@@ -679,7 +716,7 @@ class _Attempt:
 
     def __exit__(self, *error: Any) -> bool | None:
         ended = self._transaction.__exit__(*error)
-        if error[0] is None and self.plan.partitions:
+        if error[0] is None and self.plan.renewed:
             self._shard._distrusted = False  # a new identity was written with the new actors
         return ended
 
@@ -712,7 +749,7 @@ class _Transaction:
             try:
                 self._attempt.__exit__(*error)
             except Unavailable as failure:
-                if not failure.outcome_unknown or plan.first is None:
+                if not failure.outcome_unknown or not plan.places:
                     raise
                 written = shard._outcome_of(plan)
                 if written is None:

@@ -30,13 +30,13 @@ from vstore.check import Finding, check
 from vstore.codecs import Codec
 from vstore.collection import Collection
 from vstore.copying import Copied, copy
-from vstore.errors import ConfigurationError, NotFound, PartialWrite, StoreError
+from vstore.errors import ConfigurationError, NotFound, PartialWrite, StoreError, Unavailable
 from vstore.handle import Handle
 from vstore.identity import Proof, file_identity, state_directory
 from vstore.partition import MAX_PARTITIONS, check_key
 from vstore.resolvers import Resolver
 from vstore.scan import Decoders
-from vstore.shard import Definition, Shard
+from vstore.shard import Definition, Shard, set_checkpoint
 from vstore.sql import statements as sql
 from vstore.sql.database import Database
 from vstore.sql.migrate import meta_of
@@ -302,9 +302,12 @@ class Store:
         return json.loads(rows[0][0]) if rows else None
 
     def set_checkpoint(self, name: str, value: Any) -> None:
-        """Notes how far a consumer has got. Durable when it returns. In a `transaction` it commits with the data."""
-        from vstore.shard import set_checkpoint
+        """Notes how far a consumer has got. Durable when it returns.
 
+        It is on the first shard: in a `transaction` of that one it commits with
+        the data, in one of another it is refused.
+        """
+        self._only_shard(self.shards[0])
         with self.shards[0].transaction():
             set_checkpoint(self.shards[0].database.read(), name, json.dumps(value))
 
@@ -394,9 +397,8 @@ class Store:
         else:
             identity = server_identity(database)
             distrusted = not identity or meta_of(database).get("identity") != identity  # one that hides proves nothing
-        proof = Proof(
-            directory, shard_id, identity, exact=database.path is not None, durable=self._durability == "full"
-        )
+        exact = database.path is not None
+        proof = Proof(directory, shard_id, identity, exact=exact, durable=self._durability == "full" or not exact)
         shard = Shard(database, shard_id, proof, distrusted=distrusted, identity=identity)
         shard.on_commit = lambda: self.news.tell()  # after a fork it is another one
         return shard
@@ -422,7 +424,8 @@ class Store:
         outcomes: Sequence[Any],
         failed: Mapping[int, StoreError],
     ) -> None:
-        first = next(iter(failed.values()))
+        unknown = [error for error in failed.values() if isinstance(error, Unavailable) and error.outcome_unknown]
+        first = unknown[0] if unknown else next(iter(failed.values()))
         if len(failed) == len(works):
             raise first
         keys = {n: work.key for n, (_, _, work) in enumerate(works) if isinstance(work, Put)}
@@ -432,7 +435,8 @@ class Store:
             if outcome is not None and n in keys
         }
         raise PartialWrite(
-            f"{len(written)} of {len(works)} writes to {handle.name!r} are durable, {len(failed)} are not: {first} "
+            f"{len(written)} of {len(works)} writes to {handle.name!r} are durable, {len(failed)} are not"
+            f"{f', or it is not known for {len(unknown)} of them' if unknown else ''}: {first} "
             f"Repeat the call: what is there already stays as it is or gets an equal version.",
             written,
             {keys[n]: error for n, error in failed.items() if n in keys},
@@ -440,6 +444,9 @@ class Store:
 
     def _load(self, name: str) -> Handle | None:
         definitions = catalogue.found(self.shards, name)
+        for shard in self.shards:
+            if shard.database.path is None:  # a dump may be restored under an open store
+                shard.recognise(server_identity(shard.database))
         if definitions is None:
             self.forget(name)
             return None
@@ -453,8 +460,9 @@ class Store:
             self._decoders.named,
             self._codec_settings,
         )
-        with self._lock:
-            self._handles[name] = handle, time.monotonic()
+        if not any(shard.database.in_transaction for shard in self.shards):  # what is not committed may never be
+            with self._lock:
+                self._handles[name] = handle, time.monotonic()
         return handle
 
 
@@ -463,6 +471,9 @@ _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for store in list(_open_stores):
+        if store._temporary is not None:
+            store._temporary._finalizer.detach()  # type: ignore[attr-defined]  # the parent's to delete
+            store._temporary = None
         store._pool = None
         store._lock = threading.Lock()
         store._local = threading.local()

@@ -108,6 +108,7 @@ def forked(work: Callable[[], None]) -> Iterator[None]:
     """Does the work in a fork of this process, beside the block; fails if it fails or takes a minute."""
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(60)
         try:
             work()
@@ -178,6 +179,7 @@ def test_a_fork_inside_a_transaction_leaves_it_to_the_parent(url: str) -> None:
             store["posts"]["a"] = 1
             child = os.fork()
             if child == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
                 signal.alarm(60)
                 try:
                     _leave(store)
@@ -272,7 +274,6 @@ class Queue:
 
     def together(self, *works: Callable[[], Any]) -> list[Any]:
         """The outcomes of works that all waited when the first was begun, in this order."""
-        outcomes: list[Any] = []
         ready = threading.Event()
 
         def release() -> None:
@@ -298,8 +299,7 @@ class Queue:
         self._shard._queue.clear()
         self.begun.clear()
         release()
-        outcomes = [found[n] for n in range(len(works))]
-        return outcomes
+        return [found[n] for n in range(len(works))]
 
 
 def test_writers_that_wait_share_one_transaction(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

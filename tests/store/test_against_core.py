@@ -154,16 +154,21 @@ class Side:
         self.since: str | None = None
 
     def put(self, key: str, content: Content, context: Context | None, match: Match | None, stamp: int) -> None:
-        """A put through the collection, with the model's word on whether it may be."""
+        """A put through the store, with the model's word on whether it may be."""
         work = Put(key, part_of(key, PARTITIONS), content, context, match, stamp)
         if match is not None and not self.model.matches(key, match):
             with pytest.raises(PreconditionFailed):
-                self.posts._put(key, content, context, match, stamp)
+                self.write(work)
             return
-        document = self.posts._put(key, content, context, match, stamp)
+        self.write(work)
         self.model.apply(work.part, [work])
+        document = self.posts.read(key, on_conflict="winner", deleted=True)
         winner = winner_first(self.model.entries[key].heads.values())[0]
         assert (document.rev, document.deleted) == (winner.rev, winner.deleted)
+
+    def write(self, work: Put) -> None:
+        """A put of a given stamp, the way of those that a collection makes."""
+        self.store.write(self.handle, [(self.store.shards[0], self.handle.definitions[0], work)])
 
     def apply(self, part: int, works: Sequence[Put | Receive]) -> None:
         """Works of one partition in one transaction."""
@@ -327,7 +332,7 @@ class Machine(RuleBasedStateMachine):
         try:
             with here.store.transaction():
                 for work in works:
-                    here.posts._put(work.key, work.content, None, None, work.stamp)
+                    here.write(work)
                 if fails:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:

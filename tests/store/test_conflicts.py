@@ -1,434 +1,418 @@
-"""Siblings: seen, listed, read as one is told to, and settled."""
+"""Conflicts: seen by every way of reading, listed, and settled by a value, a callback or a resolver of one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-import vstore
-from vstore import DELETE, KEEP, Collection, Conflict, Context, NotFound, ResolverError, Siblings, Store
-from vstore.resolvers import json3, keep, last_write, winner
+from replication import sync
+from vstore import (
+    DELETE,
+    KEEP,
+    Collection,
+    Conflict,
+    Context,
+    InvalidDocument,
+    NotFound,
+    Resolver,
+    ResolverError,
+    Sibling,
+    Siblings,
+    Store,
+)
+from vstore.resolvers import last_write, three_way, winner
+from vstore.sql.database import Connection
+from vstore.sql.statements import Statement
+
+BASE = {"title": "base", "tags": ["x"]}
+ANNS = {"title": "Ann's", "tags": ["x"]}
+BOS = {"title": "base", "tags": ["x", "Bo's"]}
 
 
-@pytest.fixture
-def posts(store: Store) -> Collection:
-    """An empty collection on each kind of database."""
-    return store["posts"]
-
-
-def quarrel(posts: Collection, key: str, *values: Any, base: Any = None) -> None:
-    """Makes siblings of these values, edits of one base if there is one."""
-    seen = Context(key)
-    if base is not None:
-        seen = posts.put(key, base).context
+def rivals(posts: Collection, key: str, *values: Any) -> None:
+    """A document that was BASE, and that several have changed without seeing each other."""
+    seen = posts.put(key, BASE).context
     for value in values:
         posts.put(key, value, context=seen)
 
 
-def shown(document: vstore.Document) -> set[Any]:
-    """The values of the siblings."""
-    return {sibling.value for sibling in document.siblings}
+@pytest.fixture
+def posts(store: Store) -> Collection:
+    """Ann and Bo have changed `both`; `calm` is at peace."""
+    posts = store["posts"]
+    posts["calm"] = "calm"
+    rivals(posts, "both", ANNS, BOS)
+    return posts
 
 
-def test_a_conflict_is_raised_with_all_that_is_needed_to_settle_it(posts: Collection) -> None:
-    """The siblings in winner order, and the context that replaces all of them; the message says what to do."""
-    quarrel(posts, "k", "a", "b", "c")
-
-    with pytest.raises(Conflict, match=r"'k' in 'posts' has 3 live siblings.*resolve\('k'") as refused:
-        posts["k"]
-
-    document = refused.value.document
-    assert document is not None
-    assert shown(document) == {"a", "b", "c"}
-    assert [sibling.rev for sibling in document.siblings] == sorted(document.context.revs, reverse=True)
-    assert document.siblings[0].value == document.value
-    assert not posts.put("k", "settled", context=document.context).conflicted
+@pytest.fixture
+def notes(local: Store) -> Collection:
+    """The same on SQLite, for what is the same everywhere."""
+    notes = local["posts"]
+    notes["calm"] = "calm"
+    rivals(notes, "both", ANNS, BOS)
+    return notes
 
 
-def test_every_way_of_reading_treats_a_conflict_as_it_is_told(posts: Collection) -> None:
-    """raise, winner or skip; by default raise. `in`, len and keys count the document: it is there."""
-    posts["peace"] = 0
-    quarrel(posts, "war", 1, 2)
-    first = posts.read("war", on_conflict="winner").value
+def resolved_by(posts: Collection, resolver: Resolver) -> Collection:
+    """The collection with a resolver."""
+    return posts.store.collection(posts.name, resolver=resolver)
 
-    for refused in (
-        lambda: posts.get("war"),
-        lambda: posts.read("war"),
-        lambda: posts.read("war", on_conflict="raise"),
-        lambda: posts.setdefault("war", 3),
-        lambda: posts.pop("war"),
-        lambda: posts.modify("war", lambda value: value),
-        lambda: posts.edit("war").__enter__(),
-        lambda: list(posts.items()),
+
+def test_every_plain_read_of_a_conflict_raises_it_with_the_siblings(posts: Collection) -> None:
+    """The error carries the document; nobody is given one of two values as if it were the only one."""
+    ways: list[Callable[[], Any]] = [
+        lambda: posts["both"],
+        lambda: posts.get("both"),
+        lambda: posts.read("both"),
+        lambda: posts.read("both", on_conflict="raise"),
+        lambda: posts.get_many(["calm", "both"]),
+        lambda: dict(posts.items()),
         lambda: list(posts.values(on_conflict="raise")),
-        lambda: list(posts.snapshot().items()),
-        lambda: posts.snapshot()["war"],
-        lambda: posts.get_many(["war"]),
-    ):
-        with pytest.raises(Conflict, match="'war'") as refusal:
-            refused()
-        assert refusal.value.document is not None
-        assert shown(refusal.value.document) == {1, 2}
-    assert dict(posts.items(on_conflict="winner")) == {"peace": 0, "war": first}
-    assert sorted(posts.values(on_conflict="winner")) == sorted([0, first])
-    assert dict(posts.items(on_conflict="skip")) == {"peace": 0}
-    assert "war" in posts
+        lambda: posts.snapshot()["both"],
+        lambda: dict(posts.snapshot().items()),
+        lambda: posts.at("9999-12-31")["both"],
+        lambda: posts.modify("both", lambda value: value),
+        lambda: posts.setdefault("both", 1),
+        lambda: posts.pop("both"),
+    ]
+
+    for way in ways:
+        with pytest.raises(Conflict, match="2 live siblings|several live siblings") as raised:
+            way()
+        assert raised.value.document is not None
+        assert [sibling.value for sibling in raised.value.document.siblings] in ([ANNS, BOS], [BOS, ANNS])
+        assert all(sibling.stamp > 0 for sibling in raised.value.document.siblings)
+
+    assert sorted(posts) == ["both", "calm"]
+    assert "both" in posts
     assert len(posts) == 2
-    assert set(posts) == {"peace", "war"}
 
 
-def test_a_misspelt_choice_does_not_hide_a_conflict(posts: Collection) -> None:
-    """What is not understood is taken as the strictest."""
-    quarrel(posts, "war", 1, 2)
+def test_on_conflict_gives_the_winner_or_skips(posts: Collection) -> None:
+    """The winner is the same by every way: the first of the siblings."""
+    document = posts.read("both", on_conflict="winner")
+    everything = {"calm": "calm", "both": document.siblings[0].value}
 
+    assert document.conflicted
+    assert document.value == document.siblings[0].value
+    assert dict(posts.items(on_conflict="winner")) == everything
+    assert posts.get_many(["both", "calm"], on_conflict="winner") == everything
+    assert dict(posts.snapshot().items(on_conflict="winner")) == everything
+    assert dict(posts.at("9999-12-31").items(on_conflict="winner")) == everything
+    assert dict(posts.items(on_conflict="skip")) == {"calm": "calm"}
+    assert list(posts.values(on_conflict="skip")) == ["calm"]
+    skipped = posts.get_many(["both", "calm", "none"], on_conflict="skip")
+    assert (skipped, skipped.missing) == ({"calm": "calm"}, ["none"])
+
+
+def test_the_feed_shows_every_sibling_and_a_settlement_replaces_them(notes: Collection) -> None:
+    """A consumer of changes sees both versions; after the settlement one that stands for all."""
+    feed = notes.changes(values=True)
+    first = {(change.key, str(change.value)) for change in feed}
+
+    notes.resolve("both", "settled")
+    later = [(change.key, change.value) for change in notes.changes(since=feed.since, values=True)]
+
+    assert first == {("calm", "calm"), ("both", str(ANNS)), ("both", str(BOS))}
+    assert later == [("both", "settled")]
+
+
+def test_a_resolver_of_the_call_comes_before_that_of_the_collection_and_of_the_store(notes: Collection) -> None:
+    """Three answers at three places. A read asks, and writes nothing."""
+    store = notes.store
+    store.resolver = lambda conflict: "store's"
+    own = resolved_by(notes, lambda conflict: "collection's")
+
+    assert store["posts"]["both"] == "store's"
+    assert own["both"] == own.get("both") == own.read("both").value == "collection's"
+    assert own.prefixed("bo")["th"] == "collection's"
+    assert dict(own.items()) == {"calm": "calm", "both": "collection's"}
+    assert own.get_many(["both"]) == {"both": "collection's"}
     with pytest.raises(Conflict):
-        list(posts.items(on_conflict="winer"))  # type: ignore[arg-type]
+        own.read("both", on_conflict="raise")
+    assert dict(own.items(on_conflict="skip")) == {"calm": "calm"}
+    assert len(list(notes.history("both"))) == 3  # nothing was written so far
+    assert own.resolve("both", lambda conflict: "call's").value == "call's"
+    rivals(notes, "both", 1, 2)
+    assert own.resolve("both").value == "collection's"
+    rivals(notes, "both", 1, 2)
+    assert store["posts"].resolve("both").value == "store's"
+
+
+def test_what_a_resolver_answers_is_what_readers_are_shown(notes: Collection) -> None:
+    """DELETE is a document that is not there, None is JSON null, KEEP leaves the conflict to the reader."""
+    deleting = resolved_by(notes, lambda conflict: DELETE)
+    nulling = resolved_by(notes, lambda conflict: None)
+    keeping = resolved_by(notes, lambda conflict: KEEP)
+
+    with pytest.raises(NotFound):
+        deleting["both"]
+    assert dict(deleting.items()) == {"calm": "calm"}
+    assert deleting.get_many(["both"]).missing == ["both"]
+    assert nulling["both"] is None
+    assert dict(nulling.items()) == {"calm": "calm", "both": None}
     with pytest.raises(Conflict):
-        posts.read("war", on_conflict="winer")  # type: ignore[arg-type]
-
-
-def test_deleting_a_conflicted_document_deletes_all_siblings(posts: Collection) -> None:
-    """No reader has to settle what is to go."""
-    quarrel(posts, "k", 1, 2)
-
-    assert posts.delete("k").deleted
-    assert "k" not in posts
-    assert list(posts.conflicts()) == []
-
-
-def test_conflicts_lists_every_document_that_needs_settling(posts: Collection) -> None:
-    """And not those with equal siblings, or one live sibling beside tombstones. Many, so that there are pages."""
-    posts.put_many({f"quiet{n}": n for n in range(50)})
-    for n in range(30):
-        quarrel(posts, f"war{n:02d}", {"n": n}, {"n": -n - 1})
-    quarrel(posts, "equal", 1, 1)
-    seen = posts.put("survivor", 1).context
-    posts.put("survivor", 2, context=seen)
-    posts.delete("survivor", context=seen)
-
-    found = list(posts.conflicts())
-
-    assert sorted(document.key for document in found) == [f"war{n:02d}" for n in range(30)]
-    assert all(document.conflicted for document in found)
-
-
-def test_listing_conflicts_reads_only_them(local: Store) -> None:
-    """A collection of 5,000 documents and one with none besides the conflicts cost the same number of rows."""
-    read = []
-    for name, size in (("small", 0), ("large", 5_000)):
-        posts = local[name]
-        posts.put_many({f"q{n}": n for n in range(size)})
-        for n in range(5):
-            quarrel(posts, f"war{n}", 1, 2)
-        with counted_rows(local) as rows:
-            assert len(list(posts.conflicts())) == 5
-        read.append(sum(rows))
-
-    assert read[0] == read[1]
-
-
-class counted_rows:  # noqa: N801  # reads as a statement
-    """Counts the rows of every query on a store's first shard inside the block."""
-
-    def __init__(self, store: Store) -> None:
-        self._connection = store.shards[0].database.read()
-        self._rows: list[int] = []
-
-    def __enter__(self) -> list[int]:
-        kind = type(self._connection)
-        self._patch = pytest.MonkeyPatch()
-        original = kind.rows
-
-        def counting(connection: Any, *args: Any) -> list[Any]:
-            found = original(connection, *args)
-            self._rows.append(len(found))
-            return found
-
-        self._patch.setattr(kind, "rows", counting)
-        return self._rows
-
-    def __exit__(self, *error: Any) -> None:
-        self._patch.undo()
-
-
-# --- resolvers -------------------------------------------------------------------------------------------------------
-
-
-def test_the_nearest_resolver_counts(tmp_path: Path) -> None:
-    """That of the call before the collection's, that before the store's."""
-    url = f"sqlite:///{tmp_path}/r.db"
-    with vstore.open(url, resolver=lambda conflict: "store's") as store:
-        quarrel(store["posts"], "k", 1, 2)
-        posts = store.collection("posts", resolver=lambda conflict: "collection's")
-
-        assert store["posts"]["k"] == "store's"
-        assert posts["k"] == "collection's"
-        assert posts.prefixed("")["k"] == "collection's"
-        assert posts.resolve("k", lambda conflict: "call's").value == "call's"
-
-
-def test_a_resolver_decides_what_is_read_and_writes_nothing(posts: Collection) -> None:
-    """Reads show its value, in every way, until somebody settles the document."""
-    quarrel(posts, "k", 1, 2)
-    posts["other"] = 0
-    summed = posts.store.collection("posts", resolver=lambda conflict: sum(s.value for s in conflict.siblings))
-
-    assert summed["k"] == summed.get("k") == summed.read("k").value == 3
-    assert len(summed.read("k").siblings) == 2
-    assert dict(summed.items()) == {"k": 3, "other": 0}
-    assert list(summed) == list(dict(summed.items()))
-    assert summed.get_many(["k"]) == {"k": 3}
-    assert summed.setdefault("k", 9) == 3
-    assert shown(summed.read("k", on_conflict="winner")) == {1, 2}
-    with pytest.raises(Conflict):
-        summed.read("k", on_conflict="raise")
-    with pytest.raises(Conflict):
-        dict(summed.items(on_conflict="raise"))
-    assert dict(summed.items(on_conflict="skip")) == {"other": 0}
-    assert len(list(posts.history("k"))) == 2
-    assert [document.key for document in summed.conflicts()] == ["k"]
-    assert summed.modify("k", lambda value: value + 1).value == 4  # this settles it
-    assert list(posts.conflicts()) == []
-
-
-def test_items_with_a_resolver_are_those_of_the_moment_it_began(posts: Collection) -> None:
-    """A conflict that is settled, and one that arises, while the iteration goes on change nothing that it yields."""
-    posts.put_many({f"k{n}": n for n in range(5)})
-    quarrel(posts, "war", 10, 20)
-    largest = posts.store.collection("posts", resolver=lambda conflict: max(s.value for s in conflict.siblings))
-
-    found = []
-    for item in largest.items():
-        if not found:
-            posts["war"] = "settled"
-            posts.put("k1", 100, context=Context("k1"))
-            posts.put("k2", 100, context=Context("k2"))
-        found.append(item)
-
-    assert sorted(found) == [("k0", 0), ("k1", 1), ("k2", 2), ("k3", 3), ("k4", 4), ("war", 20)]
-
-
-def test_a_resolver_may_say_that_the_document_is_to_go(posts: Collection) -> None:
-    """Readers are shown nothing, and those who write go on from there, without end neither."""
-    quarrel(posts, "k", 1, 2)
-    gone = posts.store.collection("posts", resolver=lambda conflict: DELETE)
-
-    assert gone.get("k") is None
-    assert gone.pop("k", "default") == "default"
-    assert dict(gone.items()) == {}
-    assert gone.get_many(["k"]).missing == ["k"]
-    for refused in (lambda: gone["k"], lambda: gone.read("k"), lambda: gone.modify("k", lambda value: value)):
-        with pytest.raises(NotFound):
-            refused()
-    assert len(list(posts.history("k"))) == 2
-    assert gone.modify("k", lambda value: [*value, 1], default=[]).value == [1]
-    quarrel(posts, "j", 1, 2)
-    assert gone.setdefault("j", "new") == "new"
-    quarrel(posts, "i", 1, 2)
-    with gone.edit("i", default={}) as value:
-        value["n"] = 1
-    assert (posts["i"], posts["j"], posts["k"]) == ({"n": 1}, "new", [1])
-    quarrel(posts, "h", 1, 2)
-    assert gone.resolve("h").deleted
-
-
-def test_a_resolver_that_keeps_leaves_the_conflict(posts: Collection) -> None:
-    """A read raises, resolve() returns the document as it is."""
-    quarrel(posts, "k", 1, 2)
-    keeping = posts.store.collection("posts", resolver=keep)
-
-    with pytest.raises(Conflict):
-        keeping["k"]
+        keeping["both"]
     with pytest.raises(Conflict):
         dict(keeping.items())
-    assert shown(keeping.resolve("k")) == {1, 2}
-    assert shown(posts.resolve("k", KEEP)) == {1, 2}
-    assert len(list(posts.history("k"))) == 2
 
 
-@pytest.mark.parametrize(
-    "resolver",
-    [
-        lambda conflict: 1 / 0,
-        lambda conflict: {1, 2},
-        lambda conflict: conflict.siblings[0],
-        lambda conflict: {"n": float("nan")},
-        lambda conflict: {"a": (1, 2)},
-        lambda conflict: [object()],
-        lambda conflict, more: 1,
-    ],
-)
-def test_a_resolver_that_fails_changes_nothing(local: Store, resolver: Any) -> None:
-    """Whether it raises or returns what is no document; on reading and on settling alike."""
-    posts = local["posts"]
-    quarrel(posts, "k", 1, 2)
-    broken = local.collection("posts", resolver=resolver)
+def test_a_resolver_that_fails_leaves_the_siblings_and_says_why(notes: Collection) -> None:
+    """It raises; it returns what is no JSON; it returns what JSON cannot keep. Each by a read and by resolve()."""
 
-    for refused in (
-        lambda: broken["k"],
-        lambda: broken.read("k"),
-        lambda: dict(broken.items()),
-        lambda: broken.get_many(["k"]),
-        lambda: broken.modify("k", lambda value: 3),
-        lambda: broken.resolve("k"),
-        lambda: posts.resolve("k", resolver),
+    def raises(conflict: Siblings) -> Any:
+        raise ZeroDivisionError("by accident")
+
+    def returns_sibling(conflict: Siblings) -> Any:
+        return conflict.siblings[0]
+
+    def returns_nan(conflict: Siblings) -> Any:
+        return {"title": float("nan")}
+
+    before = notes.read("both", on_conflict="winner")
+
+    for resolver, reason in (
+        (raises, "ZeroDivisionError: by accident"),
+        (returns_sibling, "returned a Sibling for 'both'"),
+        (returns_nan, "cannot be stored"),
     ):
-        with pytest.raises(ResolverError, match=r"'k'.*2 siblings are as they were"):
-            refused()
-    assert shown(posts.read("k", on_conflict="winner")) == {1, 2}
+        for way in (
+            lambda resolver=resolver: notes.resolve("both", resolver),
+            lambda resolver=resolver: resolved_by(notes, resolver)["both"],
+            lambda resolver=resolver: dict(resolved_by(notes, resolver).items()),
+        ):
+            with pytest.raises(ResolverError, match=rf"{reason}.*[Ii]ts 2 siblings are as they were"):
+                way()
+
+    assert notes.read("both", on_conflict="winner") == before
 
 
-def test_what_a_resolver_gets_and_gives_is_not_shared(local: Store) -> None:
-    """It may ruin the siblings, and change later what it returned."""
-    posts = local["posts"]
-    quarrel(posts, "k", {"n": [1]}, {"n": [2]})
-    mine: list[Any] = []
+def test_resolve_stores_a_value_a_delete_or_what_a_resolver_answers(posts: Collection) -> None:
+    """Each supersedes both siblings; their versions stay in history."""
+    value = posts.resolve("both", {"title": "settled"})
+    rivals(posts, "deleted", ANNS, BOS)
+    deleted = posts.resolve("deleted", DELETE)
+    rivals(posts, "merged", ANNS, BOS)
+    merged = posts.resolve("merged", three_way(arrays="set"))
 
-    def ruin(conflict: Siblings) -> Any:
-        for sibling in conflict.siblings:
-            sibling.value.clear()
-        return mine
-
-    careless = local.collection("posts", resolver=ruin)
-    careless["k"].append("reader's")
-    assert careless["k"] == []
-    assert mine == []
-    document = careless.read("k")
-    assert [sibling.value for sibling in document.siblings] != [{}, {}]
-    settled = careless.resolve("k")
-    mine.append("resolver's")
-    assert settled.value == []
-    assert posts["k"] == []
+    assert value.value == posts["both"] == {"title": "settled"}
+    assert len(value.parents) == 2
+    assert [version.value for version in posts.history("both")][1:] in ([BOS, ANNS, BASE], [ANNS, BOS, BASE])
+    assert deleted.deleted
+    assert "deleted" not in posts
+    assert merged.value == {"title": "Ann's", "tags": ["x", "Bo's"]}
+    assert list(posts.conflicts()) == []
+    assert posts.store.stats()["posts"]["conflicts"] == 0
 
 
-def test_the_built_in_resolvers_settle(posts: Collection) -> None:
-    """By winner order, by time, and by merging."""
-    base = {"title": "t", "tags": ["x"], "n": 0}
-    quarrel(posts, "k", {**base, "title": "new"}, {**base, "n": 5}, base=base)
-    document = posts.read("k", on_conflict="winner")
+def test_keep_leaves_everything_as_it_is(notes: Collection) -> None:
+    """As an answer and from a resolver: the document comes back with its siblings, and no version was made."""
+    before = notes.read("both", on_conflict="winner")
 
-    def read_with(resolver: Any) -> Any:
-        return posts.store.collection("posts", resolver=resolver)["k"]
-
-    assert read_with(winner) == document.value
-    assert read_with(last_write) == {**base, "n": 5}
-    assert read_with(json3) == {"title": "new", "tags": ["x"], "n": 5}
-    assert posts.resolve("k", json3).value == {"title": "new", "tags": ["x"], "n": 5}
+    assert notes.resolve("both", KEEP) == before
+    assert notes.resolve("both", lambda conflict: KEEP) == before
+    assert notes.resolve("calm", lambda conflict: "never asked").value == "calm"
+    assert len(list(notes.history("calm"))) == 1
 
 
-def test_a_merge_is_given_the_common_ancestor(posts: Collection) -> None:
-    """The lowest one: what both had read, not what was before."""
-    posts["k"] = "ancient"
-    common = posts.put("k", "common")
-    one = posts.put("k", "one", context=common.context)
-    posts.put("k", "one, edited", context=one.context)
-    posts.put("k", "other", context=common.context)
-    given: list[Siblings] = []
-
-    posts.resolve("k", lambda conflict: given.append(conflict) or KEEP)
-
-    [conflict] = given
-    assert conflict.base is not None
-    assert (conflict.base.value, conflict.base.rev, conflict.base.stamp) == ("common", common.rev, common.stamp)
-    assert {sibling.value for sibling in conflict.siblings} == {"one, edited", "other"}
+def test_resolve_says_what_it_lacks(notes: Collection) -> None:
+    """No answer and no resolver; no such document; an answer that is no document."""
+    with pytest.raises(Conflict, match=r"resolve\('both'\) needs an answer: the collection has no resolver"):
+        notes.resolve("both")
+    with pytest.raises(NotFound):
+        notes.resolve("none", "value")
+    with pytest.raises(InvalidDocument):
+        notes.resolve("both", {1: "a key that is no text"})
+    assert notes.read("both", on_conflict="winner").conflicted
 
 
-def test_without_one_common_ancestor_there_is_no_base(posts: Collection) -> None:
-    """Created twice; or a criss-cross, where each of two versions is an ancestor of both siblings."""
-    given: list[Siblings] = []
+def asked(posts: Collection, key: str) -> Siblings:
+    """What a resolver is given."""
+    seen: list[Siblings] = []
 
-    def note(conflict: Siblings) -> Any:
-        given.append(conflict)
+    def look(conflict: Siblings) -> Any:
+        seen.append(conflict)
         return KEEP
 
-    quarrel(posts, "twice", 1, 2)
-    posts.resolve("twice", note)
-    root = posts.put("cross", "root")
-    left = posts.put("cross", "left", context=root.context)
-    posts.put("cross", "right", context=root.context)
-    both = posts.read("cross", on_conflict="winner").context
-    posts.put("cross", "merged so", context=both)
-    posts.put("cross", "merged otherwise", context=both)
-    posts.resolve("cross", note)
-
-    assert left.value == "left"
-    assert [conflict.base for conflict in given] == [None, None]
-    assert {sibling.value for sibling in given[1].siblings} == {"merged so", "merged otherwise"}
+    posts.resolve(key, look)
+    [conflict] = seen
+    return conflict
 
 
-def test_a_base_that_was_deleted_is_shown_as_such(posts: Collection) -> None:
-    """Both wrote on top of one tombstone."""
-    posts["k"] = 1
-    seen = posts.delete("k").context
-    posts.put("k", 2, context=seen)
-    posts.put("k", 3, context=seen)
-    given: list[Siblings] = []
+def test_a_resolver_is_given_the_siblings_in_winner_order_and_their_base(notes: Collection) -> None:
+    """The base is the version that both had read, also when more has happened since on one side."""
+    base = list(notes.history("both"))[-1]
+    rest = notes.read("both", on_conflict="winner")
 
-    posts.resolve("k", lambda conflict: given.append(conflict) or KEEP)
+    conflict = asked(notes, "both")
 
-    assert given[0].base is not None
-    assert given[0].base.deleted
-    assert given[0].base.value is None
-
-
-def test_resolve_takes_a_value_delete_or_nothing(posts: Collection) -> None:
-    """None is a value. A value is stored in any case, a resolver is asked only if there is something to decide."""
-    quarrel(posts, "k", 1, 2)
-    assert posts.resolve("k", None).value is None
-    assert not posts.resolve("k", None).conflicted
-    assert posts.resolve("k", lambda conflict: 1 / 0).value is None
-    quarrel(posts, "k", 1, 2)
-    assert posts.resolve("k", DELETE).deleted
-    with pytest.raises(Conflict, match="needs an answer"):
-        posts.resolve("k")
-    with pytest.raises(NotFound):
-        posts.resolve("never", 1)
+    assert conflict == Siblings(
+        "both",
+        tuple(Sibling(each.rev, each.value, False, each.stamp) for each in rest.siblings),
+        Sibling(base.rev, BASE, False, base.stamp),
+    )
+    assert asked(notes.prefixed("bo"), "th") == Siblings("th", conflict.siblings, conflict.base)
 
 
-def test_replicas_that_settle_alike_make_the_same_version(
-    fresh_url: Callable[[str], str], url: str, tmp_path: Path
+def test_what_a_resolver_does_to_its_argument_reaches_nobody(notes: Collection) -> None:
+    """It empties every value, the base's too, and keeps what it returned; readers see their own."""
+    kept: list[Any] = []
+
+    def vandal(conflict: Siblings) -> Any:
+        answer = {"title": "answer"}
+        kept.append(answer)
+        assert conflict.base is not None
+        for each in (*conflict.siblings, conflict.base):
+            each.value.clear()
+        return answer
+
+    own = resolved_by(notes, vandal)
+    shown = own["both"]
+    kept[0]["title"] = "changed"
+
+    assert shown == {"title": "answer"}
+    assert own["both"] == {"title": "answer"}
+    assert {s.value["title"] for s in notes.read("both", on_conflict="winner").siblings} == {"Ann's", "base"}
+
+
+def test_documents_that_share_no_past_have_no_base(notes: Collection) -> None:
+    """Two creations."""
+    for value in ("Ann's", "Bo's"):
+        notes.put("new", value, context=Context("new"))
+
+    assert asked(notes, "new").base is None
+
+
+def test_a_base_that_was_deleted_says_so(notes: Collection) -> None:
+    """Two bring a deleted document back; what it was before is no state that both have changed."""
+    notes["back"] = BASE
+    seen = notes.delete("back").context
+    for value in (ANNS, BOS):
+        notes.put("back", value, context=seen)
+
+    base = asked(notes, "back").base
+
+    assert base is not None
+    assert base.deleted
+    assert base.value is None
+
+
+def test_a_criss_cross_has_no_base(notes: Collection) -> None:
+    """Ann and Bo each merge the same two siblings, each in another way: two equally good bases are none.
+
+    base ─┬─► a ─┬─► a+b, Ann's way
+          └─► b ─┴─► a+b, Bo's way
+    """
+    seen = notes.read("both", on_conflict="winner").context
+    notes.put("both", "Ann's way", context=seen)
+    notes.put("both", "Bo's way", context=seen)
+
+    conflict = asked(notes, "both")
+
+    assert {sibling.value for sibling in conflict.siblings} == {"Ann's way", "Bo's way"}
+    assert conflict.base is None
+
+
+def test_siblings_with_the_same_content_are_shown_once_and_folded_by_the_next_write(posts: Collection) -> None:
+    """Two create the same document. Nobody is bothered with it; the next version descends from both."""
+    for _ in ("Ann", "Bo"):
+        posts.put("same", {"a": 1, "b": 2}, context=Context("same"))
+
+    document = posts.read("same")
+    asked_by_resolve = posts.resolve("same", lambda conflict: "never asked")
+    counted = posts.get_many(["same"], on_conflict="skip")
+    listed = [each.key for each in posts.conflicts()]
+    after = posts.put("same", {"a": 2}, context=document.context)
+
+    assert document.value == {"a": 1, "b": 2}
+    assert len(document.siblings) == 1
+    assert asked_by_resolve.value == {"a": 1, "b": 2}
+    assert counted == {"same": {"a": 1, "b": 2}}
+    assert listed == ["both"]
+    assert after.value == posts["same"] == {"a": 2}
+    assert len(after.parents) == 2
+
+
+def test_an_edit_survives_a_delete_that_had_not_seen_it(posts: Collection) -> None:
+    """The tombstone beside the live version is no conflict; the next write takes both in."""
+    seen = posts.put("a", BASE).context
+    posts.put("a", ANNS, context=seen)
+
+    survivor = posts.delete("a", context=seen)
+    after = posts.put("a", BOS)
+
+    assert survivor.value == ANNS
+    assert not survivor.conflicted
+    assert len(survivor.siblings) == 1
+    assert len(survivor.context.revs) == 2
+    assert len(after.parents) == 2
+    assert [each.key for each in posts.conflicts()] == ["both"]
+
+
+def test_conflicts_lists_each_document_with_differing_live_siblings_in_key_order(posts: Collection) -> None:
+    """Not those at peace, of equal siblings, beside a tombstone, or settled; a view lists its own."""
+    for key in ("z", "n/2", "n/1"):
+        rivals(posts, key, ANNS, BOS)
+    rivals(posts, "settled", ANNS, BOS)
+    posts["settled"] = BASE
+    for _ in range(2):
+        posts.put("equal", 1, context=Context("equal"))
+
+    documents = list(posts.conflicts())
+
+    assert [each.key for each in documents] == ["both", "n/1", "n/2", "z"]
+    assert documents[0] == posts.read("both", on_conflict="winner")
+    assert [each.key for each in posts.prefixed("n/").conflicts()] == ["1", "2"]
+    assert list(posts.store["none"].conflicts()) == []
+
+    for each in documents:
+        posts.resolve(each.key, winner)
+    assert list(posts.conflicts()) == []
+
+
+def test_listing_conflicts_costs_what_there_are_and_not_what_the_collection_holds(
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two stores hold the same siblings; each resolves by itself; there is nothing left to sync."""
-    with vstore.open(url) as one, vstore.open(fresh_url("sqlite"), state=tmp_path / "other") as other:
-        from replication import sync
+    """Three conflicts among ten documents and among 3,000: the same number of statements and of rows."""
+    read: list[int] = []
+    rows = Connection.rows
 
-        quarrel(one["posts"], "k", {"a": 1}, {"a": 2, "b": 0}, base={"a": 0, "b": 0})
-        sync(one["posts"], other["posts"])
+    def counted(self: Connection, statement: Statement, params: Sequence[Any] = ()) -> list[Any]:
+        found = rows(self, statement, params)
+        read.append(len(found))
+        return found
 
-        here = one["posts"].resolve("k", last_write)
-        there = other["posts"].resolve("k", last_write)
+    costs = {}
+    for count in (10, 3_000):
+        posts = store[f"of {count}"]
+        posts.put_many((f"calm {n:05}", n) for n in range(count))
+        for key in ("a", "calm 00005 too", "z"):
+            rivals(posts, key, ANNS, BOS)
+        store.handle(posts.name)
+        monkeypatch.setattr(Connection, "rows", counted)
+        assert len(list(posts.conflicts())) == 3
+        monkeypatch.setattr(Connection, "rows", rows)
+        costs[count] = len(read), sum(read)
+        read.clear()
 
-        assert here.rev == there.rev
-        sync(one["posts"], other["posts"])
-        assert one["posts"].read("k").context.revs == other["posts"].read("k").context.revs == (here.rev,)
-
-
-def test_a_resolver_is_asked_again_when_another_sibling_came_meanwhile(posts: Collection) -> None:
-    """What it decides about is all that there is."""
-    quarrel(posts, "k", 1, 2)
-    asked = []
-
-    def slow(conflict: Siblings) -> Any:
-        asked.append({sibling.value for sibling in conflict.siblings})
-        if len(asked) == 1:
-            posts.put("k", 3, context=Context("k"))
-        return sum(sibling.value for sibling in conflict.siblings)
-
-    assert posts.resolve("k", slow).value == 6
-    assert asked == [{1, 2}, {1, 2, 3}]
+    assert costs[10] == costs[3_000] == (4, 9)  # one statement that finds three keys, then two heads for each
 
 
-def test_eight_writers_with_one_old_context_make_eight_siblings(posts: Collection) -> None:
-    """At the same time, and none of them is lost."""
-    posts["k"] = "base"
-    seen = posts.read("k").context
+def test_replicas_that_resolve_for_themselves_agree(store: Store, local: Store) -> None:
+    """Ann and Bo settle the same siblings with the same resolver before they meet again: one version, one rev."""
+    store["posts"]["a"] = BASE
+    sync(store, local)
+    store["posts"]["a"] = ANNS
+    local["posts"]["a"] = BOS
+    sync(store, local)
 
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: posts.put("k", n, context=seen), range(8)))
+    at_ann = store["posts"].resolve("a", last_write)
+    at_bo = local["posts"].resolve("a", last_write)
+    report = sync(store, local)
 
-    assert shown(posts.read("k", on_conflict="winner")) == set(range(8))
-    assert posts.resolve("k", lambda conflict: sorted(s.value for s in conflict.siblings)).value == list(range(8))
+    assert at_ann.rev == at_bo.rev
+    assert report.conflicts == 0
+    assert store["posts"]["a"] == local["posts"]["a"]

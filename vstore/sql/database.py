@@ -17,7 +17,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import ClauseElement, create_engine, event
@@ -57,8 +57,9 @@ class Connection:
                 f"and SQLite cannot be used after that. Nothing was done. Fork outside of transactions, or spawn."
             )
         try:
-            self._fairy = database.engine.raw_connection()
-            self._cursor = self._fairy.cursor()
+            with database.calling():
+                self._fairy = database.engine.raw_connection()
+                self._cursor = self._fairy.cursor()
         except database.driver_errors as error:
             raise database.translated(error, "connect") from error
 
@@ -141,7 +142,7 @@ class Connection:
 
     def close(self) -> None:
         """Gives the connection back, or throws it away if it broke."""
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), self._database.calling():
             if self.inherited or not self._fairy.is_valid:
                 return  # the parent uses it, or it is closed
             if self.broken or self._era != self._database.era:
@@ -200,6 +201,7 @@ class Database:
         self._local = threading.local()
         self.connections: set[weakref.ref[Connection]] = set()  # a list of it is made in one step; of a WeakSet not
         self.era = 0  # connections of an earlier one are not used again
+        self.calls: set[object] = set()
         self.forking = 0  # the thread that is about to fork
         self.carried = False
         _open_databases.add(weakref.ref(self, _open_databases.discard))
@@ -350,20 +352,38 @@ class Database:
             if connection is not None:
                 connection.close()
         self._local = threading.local()
-        self.engine.dispose()
+        with self.calling():
+            self.engine.dispose()
 
     def distrust_idle(self) -> None:
         """After a connection was lost: those made before are likely to be lost too."""
         self.era += 1
-        self.engine.dispose()
+        with self.calling():
+            self.engine.dispose()
+
+    @contextlib.contextmanager
+    def calling(self) -> Iterator[None]:
+        """A call into the driver that no connection is held for yet, or any more. A fork waits for it."""
+        call = object()
+        self.calls.add(call)
+        while self.forking and threading.get_ident() != self.forking:
+            self.calls.discard(call)
+            time.sleep(0.001)
+            self.calls.add(call)
+        try:
+            yield
+        finally:
+            self.calls.discard(call)
 
     def before_fork(self) -> None:
         """Closes every connection to an SQLite file, once the other threads have ended what they are doing.
 
         SQLite keeps its locks in the process's memory. A child that inherits
         them believes that it holds what only its parent holds, and the parent
-        then deletes the log that the child writes to. Whatever is still in the
-        middle of a transaction stays open, and the child may not use the file.
+        then deletes the log that the child writes to; and a lock inside the
+        library that a thread holds during a call is held in the child for ever.
+        Whatever is still in the middle of a transaction stays open, and the
+        child may not use the file.
         Source: sqlite.org/howtocorrupt.html, 2.6.
         """
         self.forking = threading.get_ident()
@@ -371,7 +391,7 @@ class Database:
             return
         own = getattr(self._local, "writing", None)
         deadline = time.monotonic() + FORK_SECONDS
-        while any(c.held and c is not own for c in self._alive()) and time.monotonic() < deadline:
+        while (self.calls or any(c.held and c is not own for c in self._alive())) and time.monotonic() < deadline:
             time.sleep(0.001)
         for connection in self._alive():
             if connection.held:
@@ -392,6 +412,7 @@ class Database:
         _inherited.update(self._alive())
         _inherited_pools.append(self.engine.pool)
         self.connections = set()
+        self.calls = set()
         self._local = threading.local()
         self.engine.dispose(close=False)
 
@@ -515,9 +536,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-
-
-def iterate(pages: Iterable[Sequence[Any]]) -> Iterator[Any]:
-    """The rows of pages, one by one."""
-    for page in pages:
-        yield from page

@@ -166,8 +166,6 @@ RENAME_COLLECTION = Statement(
 SET_OPTIONS = Statement(
     "set options", update(collection).where(collection.c.id == _p("c")).values(options=_p("o")), "o", "c"
 )
-HIGHEST_PARTITION = Statement("highest partition", select(func.max(partition.c.id)))
-HIGHEST_COLLECTION = Statement("highest collection", select(func.max(collection.c.id)))
 
 _partition_columns = [
     partition.c.id,
@@ -285,7 +283,11 @@ VERSION = Statement(
     "k",
     "r",
 )
-REV_AT = Statement("the rev in a place", select(version.c.rev).where(version.c.id == _p("i")), "i")
+REVS_AT = _sized(
+    lambda size, items: Statement(
+        "revs in places", select(version.c.id, version.c.rev).where(version.c.id.in_(items)), *_items(size)
+    )
+)
 BODIES = _sized(
     lambda size, items: Statement(
         "bodies", select(version.c.id, version.c.body).where(version.c.id.in_(items)), *_items(size)
@@ -295,20 +297,7 @@ BODIES = _sized(
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 ADD_VERSION = Statement("add a version", insert(version), *version.c.keys())
-GROW_VERSION = Statement(
-    "grow a version",
-    update(version)
-    .where(version.c.id == _p("i"))
-    .values(stub=_p("u"), parents=_p("p"), dots=_p("d"), clock=_p("k"), stamp=_p("s"), codec=_p("o"), body=_p("b")),
-    "u",
-    "p",
-    "d",
-    "k",
-    "s",
-    "o",
-    "b",
-    "i",
-)
+MOVE_VERSION = Statement("move a version", delete(version).where(version.c.id == _p("i")), "i")
 GROW_LINEAGE = Statement(
     "grow a version's lineage",
     update(version).where(version.c.id == _p("i")).values(parents=_p("p"), dots=_p("d"), clock=_p("k"), stamp=_p("s")),
