@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 import vstore as library
-from tests.acceptance.command import finished, values, vstore
+from tests.acceptance.command import finished, process, values, vstore
 from vstore.cli import program
 
 FIRES = [
@@ -309,26 +309,26 @@ def test_another_file_that_begins_alike_is_not_taken_for_the_same(app: str, tmp_
 # --- killed ----------------------------------------------------------------------------------------------------------
 
 KILLED = """
-import os, signal, sys, threading
+import contextlib, os, signal, sys
 from vstore.cli import main
 from vstore.ndjson import imports
 from vstore.shard import Shard
 
-moment, after, lock, apply = int(sys.argv[1]), sys.argv[2] == "after", threading.Lock(), Shard.apply
+moment, after, transaction = int(sys.argv[1]), sys.argv[2] == "after", Shard.transaction
 commits = 0
 
-def apply_and_die(*arguments, **settings):
+@contextlib.contextmanager
+def transaction_and_die(shard):  # the shards of a batch commit one after the other
     global commits
-    with lock:  # one shard at a time, so that the kill is between the commits of two shards
+    with transaction(shard):
+        yield
         commits += 1
         if commits == moment and not after:
             os.kill(os.getpid(), signal.SIGKILL)
-        result = apply(*arguments, **settings)
-        if commits == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
+    if commits == moment:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-Shard.apply = apply_and_die
+Shard.transaction = transaction_and_die
 imports.BATCH_LINES = 10
 main(sys.argv[3:])
 """
@@ -369,6 +369,76 @@ def test_a_kill_in_a_history_loses_and_doubles_nothing_without_a_checkpoint_eith
 
     assert (killed.returncode, resumed, complaint) == (-signal.SIGKILL, 0, b"")
     assert histories(url) == {f"k{key}": list(range(key, 60, 4)) for key in range(4)}
+
+
+# --- at once ---------------------------------------------------------------------------------------------------------
+
+
+STARTED = """
+import sys
+from vstore.cli import main
+from vstore.ndjson import imports
+
+imports.BATCH_LINES = 20
+states = imports._Import._states
+
+def states_and_wait(self, batch):  # between the look and the write, until the other has had its chance
+    found = states(self, batch)
+    if self._done.last_line == 0:
+        print("looked", flush=True)
+        sys.stdin.readline()
+    return found
+
+imports._Import._states = states_and_wait
+main(sys.argv[1:])
+"""
+
+
+def started(*command: str) -> subprocess.Popen[bytes]:
+    """An import that says when it has looked at the store for the first time, and writes after a line on its stdin."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", STARTED, *command], **pipes)  # type: ignore[call-overload,no-any-return]
+
+
+def test_two_imports_of_one_file_at_once_make_each_version_once(url: str, tmp_path: Path) -> None:
+    """The first has looked and not written when the second begins. Keys come twice, so a line that is read later than
+    its successor was written would look new. The second is told, and repeating it finds everything there."""
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(text_of({"key": f"k{number % 60}", "doc": number} for number in range(120)))
+    command = ["import", "c", str(file), "--quiet", "--store", url]
+    with library.open(url) as store:
+        store.create("c")
+
+    with started(*command) as first:
+        assert first.stdout.readline() == b"looked\n"
+        with process(*command) as second:
+            first.stdin.close()
+            complaint = second.stderr.read()
+        first.stdout.read()
+    repeated = finished(*command)
+
+    assert first.returncode == 0
+    assert second.returncode == 0 or b"is being imported by somebody else at the same time" in complaint
+    assert repeated == (0, b"", b"")
+    assert histories(url) == {f"k{key}": [key, key + 60] for key in range(60)}
+
+
+def test_two_imports_of_equal_lines_from_pipes_make_each_version_once(url: str) -> None:
+    """Nothing is remembered of a pipe, so both go to the end; the second finds what the first has written."""
+    text = text_of({"key": f"k{number}", "doc": number} for number in range(100))
+    command = ["import", "c", "-", "--json", "--store", url]
+    with library.open(url) as store:
+        store.create("c")
+
+    with process(*command) as first, process(*command) as second:
+        for each in (first, second):
+            each.stdin.write(text)
+            each.stdin.close()
+        counts = [json.loads(each.stdout.read()) for each in (first, second)]
+
+    assert sum(each["inserted"] for each in counts) == 100
+    assert sum(each["unchanged"] for each in counts) == 100
+    assert histories(url) == {f"k{number}": [number] for number in range(100)}
 
 
 # --- progress --------------------------------------------------------------------------------------------------------

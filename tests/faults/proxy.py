@@ -9,7 +9,9 @@ import socket
 import threading
 from typing import Literal
 
-At = Literal["", "before", "after"]
+At = Literal["", "before", "after", "late"]
+
+LATE_SECONDS = 0.3
 
 
 class Proxy:
@@ -17,7 +19,8 @@ class Proxy:
 
     `refuse` closes new connections at once, `stall` passes nothing on. `at_commit`
     cuts the next connection that sends COMMIT: "before" it reaches the server, or
-    "after" the server has answered, so that the client does not hear it.
+    "after" the server has answered, so that the client does not hear it, or while
+    the COMMIT is under way and arrives "late".
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -77,6 +80,9 @@ class Proxy:
                         self.refuse = self.refuse_after_commit
                         if at == "before":
                             return self._end(pair)
+                        if at == "late":
+                            client.shutdown(socket.SHUT_RDWR)
+                            threading.Event().wait(LATE_SECONDS)
                         swallow = True
                     (server if end is client else client).sendall(data)
         return self._end(pair)

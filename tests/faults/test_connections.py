@@ -57,7 +57,7 @@ class Line:
                     connection.broken = True
                     raise Unavailable("gone") from sqlite3.OperationalError("gone")
                 if sql == "COMMIT" and self._at:
-                    speak(connection, "COMMIT" if self._at == "after" else "ROLLBACK")
+                    speak(connection, "ROLLBACK" if self._at == "before" else "COMMIT")
                     self._at, self._gone = "", self._gone_after
                     connection.broken = True
                     raise Unavailable("lost") from sqlite3.OperationalError("lost")
@@ -110,7 +110,7 @@ def plain_edit(store: Store) -> None:
     store["posts"]["old"] = 1
 
 
-CALLS = {
+CALLS: dict[Callable[[Store], None], dict[str, list[int]]] = {
     blind_root: {"old": [0], "new": [1]},
     plain_root: {"old": [0], "new": [1]},
     batch: {"old": [0, 1], "new": [1], "other": [1]},
@@ -118,10 +118,10 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("at", ["before", "after"])
+@pytest.mark.parametrize("at", ["before", "after", "late"])
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 def test_a_lost_answer_to_commit_is_found_out_by_asking(line: Line, call: Callable[[Store], None], at: At) -> None:
-    """The connection is cut at COMMIT, before or after it was done; the call returns, and there is one version."""
+    """The connection is cut at COMMIT, before, after or while it is done; the call returns, and there is one version."""
     token = line.store["posts"].changes().since
 
     line.lose(at)

@@ -28,13 +28,13 @@ import vstore
 from tests.faults.writer import LIVES
 from vstore import Change, Collection, Context, InvalidToken, NotFound, PreconditionFailed, Store, changes
 from vstore.changes import Changes, News
-from vstore.handle import partition_of, seq_of
+from vstore.handle import Handle, partition_of, seq_of
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection
 from vstore.sql.rows import version_of
 
 SEED = 20261123
-WRITES = 25
+WRITES = 20
 """How many writes each writer attempts."""
 
 Place = tuple[int, int, str, str]
@@ -192,7 +192,7 @@ class Reader:
 def test_readers_miss_nothing_of_eight_writers(
     kinds: list[str], fresh_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four threads and two processes of two write and roll back; readers poll and follow, from several tokens."""
+    """Four threads, twice, and two processes of two write and roll back; some poll or follow, some begin half way."""
     print(f"seed {SEED}")
     monkeypatch.setattr(changes, "PAGE_ROWS", 7)
     monkeypatch.setattr(changes, "POLL_SECONDS", 0.02)
@@ -214,7 +214,7 @@ def test_readers_miss_nothing_of_eight_writers(
         try:
             told = write_here(store, "thread", SEED + 100, 4)
             late = [Reader(posts, done, each.full, True, each.token) for each in readers if each.token]
-
+            told += write_here(store, "again", SEED + 200, 4)
             told += [wrote for pipe in pipes for wrote in pipe.recv()]
         finally:
             done.set()
@@ -228,7 +228,7 @@ def test_readers_miss_nothing_of_eight_writers(
     stored = list(versions.values())
     assert "never" not in stored
     assert all(stored.count(value) == 1 for value, _began, _ended in told)
-    assert len(told) > 4 * WRITES  # of 8 * WRITES attempts
+    assert len(told) > 6 * WRITES  # of 12 * WRITES attempts
     assert len(readers) > 4  # some began in the middle
     assert_commit_order(versions, told)
     for reader in readers:
@@ -371,6 +371,32 @@ def test_a_commit_of_the_same_process_wakes_a_follower_at_once(store: Store, mon
     assert [(change.key, change.deleted) for change in seen] == [("a", False), ("b", False), ("c", False), ("a", True)]
     # For each commit: one query that looks, one that reads, one that looks again before the next wait.
     assert [count - asked[0] for count in asked] == [0, 3, 6, 9]
+
+
+def test_a_commit_between_a_look_and_the_wait_is_not_slept_through(
+    local: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody commits right after the follower saw that there is nothing: the news it then waits for are there."""
+    posts = local.create("posts", partitions=2)
+    feed = posts.changes(follow=True)
+    look = Handle.positions
+    looks = []
+
+    def seen_too_early(handle: Handle) -> list[tuple[str, int]]:
+        found = look(handle)
+        looks.append(found)
+        if len(looks) == 1:
+            posts["a"] = 1
+        return found
+
+    def at_once(news: News, number: int, _seconds: float) -> None:
+        assert news.number != number, "it would have slept"
+
+    monkeypatch.setattr(Handle, "positions", seen_too_early)
+    monkeypatch.setattr(News, "wait", at_once)
+
+    assert next(feed).key == "a"
+    assert len(looks) == 2
 
 
 def write_one(urls: Sequence[str], state: str) -> None:

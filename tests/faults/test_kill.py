@@ -27,7 +27,8 @@ def test_a_killed_writer_loses_nothing_acknowledged_and_leaves_no_half_batch(
 
     for number in range(ROUNDS // shards):
         life = Life(urls, SEED + number)
-        threading.Event().wait(chance.uniform(0.02, 0.35))
+        life.await_writes(chance.randrange(20, 60))
+        threading.Event().wait(chance.uniform(0, 0.02))
         acknowledged = life.killed()
 
         with vstore.open(*urls) as store:

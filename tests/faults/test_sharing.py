@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -97,9 +98,8 @@ def test_four_processes_lose_no_update(url: str) -> None:
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
     with vstore.open(url) as store:
         assert [store["posts"]["counter-0"], store["posts"]["counter-1"]] == [20, 20]
-        assert collected(store) == {
-            f"{method}-{n}-{m}" for method in ("spawn", "fork") for n in range(2) for m in range(10)
-        }
+        names = [f"{method}-{n}" for method in ("spawn", "fork") for n in range(2)]
+        assert collected(store) == {f"{name}-{m}" for name in names for m in range(10)}
         assert list(store.check()) == []
 
 
@@ -132,7 +132,7 @@ def test_a_fork_in_the_middle_goes_on_beside_its_parent(url: str) -> None:
         def fork_and_write() -> None:
             with contextlib.ExitStack() as children:
                 for n in range(3):
-                    children.enter_context(forked(lambda name=f"child{n}": count_and_collect(store, name, 6)))
+                    children.enter_context(forked(partial(count_and_collect, store, f"child{n}", 6)))
                     count_and_collect(store, f"parent{n}", 4)
 
         outcomes = together(
@@ -146,7 +146,7 @@ def test_a_fork_in_the_middle_goes_on_beside_its_parent(url: str) -> None:
 
 
 def test_a_fork_keeps_what_it_wrote_when_its_parent_has_closed(url: str) -> None:
-    """SQLite deletes its log with what it takes for the last connection: the parent's, if the child's were inherited."""
+    """SQLite deletes its log with what it takes for the last connection: the parent's, had the child inherited some."""
     store = vstore.open(url)
     store["posts"]["before"] = 0
     assert store["posts"]["before"] == 0

@@ -85,8 +85,14 @@ class Life:
         theirs.close()
         self._told.recv()
         self._acknowledged: list[Wrote] = []
+        self._heard = threading.Condition()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
+
+    def await_writes(self, count: int) -> None:
+        """Returns once so many writes have been acknowledged, however slow the machine is."""
+        with self._heard:
+            assert self._heard.wait_for(lambda: len(self._acknowledged) >= count, timeout=60)
 
     def killed(self) -> dict[str, list[Any]]:
         """Kills it; what it had been told is stored, in order, for each key."""
@@ -102,7 +108,10 @@ class Life:
     def _read(self) -> None:
         try:
             while True:
-                self._acknowledged.extend(self._told.recv())
+                wrote = self._told.recv()
+                with self._heard:
+                    self._acknowledged.extend(wrote)
+                    self._heard.notify_all()
         except (EOFError, OSError):  # killed in the middle of a message
             return
 

@@ -78,8 +78,10 @@ class Model:
                 self._put(here, work)
                 continue
             for key, rows in work.rows.items():
+                stubs = {rev for rev, version in self.entries[key].versions.items() if version.stub}
                 outcome = receive(self.entries[key], rows, here.known)
-                for version in outcome.inserted:
+                filled = [version for version in outcome.grown if version.rev in stubs and not version.stub]
+                for version in [*outcome.inserted, *filled]:  # a body that came later is news to readers of the feed
                     here.seq += 1
                     here.places[key, version.rev] = here.seq
                 grown |= {(key, version.rev) for version in outcome.grown}

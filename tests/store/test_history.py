@@ -56,7 +56,12 @@ class Replay:
         """Notes the n-th write of the history, and what a reader has seen just after it."""
         read = self.contexts[write.key]
         seen = read[-1] if write.seen is None else read[max(0, len(read) - 1 - write.seen)]
-        self.events[write.key][n] = Event(stamp_us, None if write.deleted else n, seen)
+        event = Event(stamp_us, None if write.deleted else n, seen)
+        # Who deletes again what was deleted after just these writes repeats an edit: it is there already, as it was.
+        if not (
+            write.deleted and seen and (None, seen) in {(e.value, e.seen) for e in self.events[write.key].values()}
+        ):
+            self.events[write.key][n] = event
         read.append(frozenset(self.events[write.key]))
 
     def heads(self, key: str, moment_us: int) -> list[int | None]:

@@ -1,6 +1,6 @@
 """Lines into a collection, so that it can be killed at any moment, repeated, and resumed.
 
-    line ─► number, key ─► done before? ─► in the store already? ─► batch ─► shards
+    line ─► number, key ─► done before? ─► batch ─► turn ─► in the store already? ─► shards
 
 *Done before*: each shard keeps a checkpoint for the file, and writes it in the
 transaction of the lines themselves. So after a crash each shard knows exactly
@@ -11,6 +11,13 @@ from its beginning.
 
 *In the store already*, asked of every other line: a document that equals the live
 one, or a version of the same time and content in the key's history, is unchanged.
+Asked and answered in one *turn*: the shards' write transactions, begun before the
+first look. Two imports at once take turns batch by batch, and what one has written
+the other finds; of the same file, only one goes on.
+
+A line that gives no time says only what is so now. So a key that comes twice with
+different values, read again from its first line (from a pipe, or with `again`),
+goes through the same values again: new versions, the same end.
 
 Lines take effect in their order, and each supersedes what is there. History is
 only appended: a version older than the newest of its key is refused, as `at()`
@@ -19,17 +26,18 @@ would show it at moments that had another.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from vstore.batch import Put
+from vstore.batch import Put, Receive
 from vstore.collection import Collection
 from vstore.document import Content
-from vstore.errors import InvalidDocument, InvalidKey, StoreError
+from vstore.errors import InvalidDocument, InvalidKey, StoreError, Unavailable
 from vstore.handle import Handle
 from vstore.hlc import iso
 from vstore.ndjson.lines import Line, line_of
@@ -95,6 +103,18 @@ class _Item:
     error: StoreError | None = None
 
 
+@dataclass(slots=True)
+class _Outcome:
+    """What became of a batch: the last line it is done with, the line that ends the import, the checkpoints written."""
+
+    inserted: int = 0
+    unchanged: int = 0
+    known: int = 0
+    mark: _Item | None = None
+    refused: tuple[int, StoreError] | None = None
+    stored: dict[Shard, str] = field(default_factory=dict)
+
+
 class _Pruned:
     """In place of the content of a version that has lost it."""
 
@@ -139,11 +159,12 @@ def import_lines(
 
     Raises:
         CodecError: the file itself is damaged. Lines before are imported.
-        PartialWrite, Unavailable: a database failed. The batch may be there in
-            some shards; calling again goes on exactly where each of them is.
+        Unavailable: a database failed, or somebody else imports the same file
+            at the same time. The batch may be there in some shards; calling again
+            goes on exactly where each of them is.
 
     Memory is that of a batch, 1,000 lines or 8 MiB. One transaction for each
-    batch and shard.
+    batch and shard, which other writers of these shards wait for.
     """
     importing = _Import(collection, source, key_field, strict, on_failure)
     return importing.run(stop=on_error == "stop", again=again, progress=progress)
@@ -170,6 +191,7 @@ class _Import:
         self._on_failure = on_failure
         self._done = Imported()
         self._name = self._checkpoint_name() if source.repeatable else None
+        self._stored: dict[Shard, str | None] = {}  # the checkpoints as this import has last read or written them
 
     def run(self, *, stop: bool, again: bool, progress: Callable[[Imported], None] | None) -> Imported:
         reached, lines = self._resumed(again)
@@ -213,12 +235,15 @@ class _Import:
     def _resumed(self, again: bool) -> tuple[dict[Shard, _Mark], Iterator[Text]]:
         """The checkpoint of each shard if all have one of this very file, and the lines behind the first of them."""
         lines = self._source.lines()
-        if self._name is None or again:
+        if self._name is None:
             return {}, lines
-        reached: dict[Shard, _Mark] = {}
-        for shard, _definition, _first, _end in self._handle.runs():
-            rows = shard.database.ask(sql.CHECKPOINT, (self._name,))
-            reached[shard] = _Mark(*json.loads(rows[0][0])) if rows else _Mark(0, "", 0, 0, ())
+        self._stored = {run[0]: self._checkpoint(run[0]) for run in self._handle.runs()}
+        if again:
+            return {}, lines
+        reached = {
+            shard: _Mark(*json.loads(stored)) if stored is not None else _Mark(0, "", 0, 0, ())
+            for shard, stored in self._stored.items()
+        }
         expected = {mark.line: mark.digest for mark in reached.values() if mark.line}
         proven = {0}
         if expected:
@@ -246,8 +271,40 @@ class _Import:
     def _finish(self, mark: _Mark) -> None:
         """Tells shards that got nothing from the last batches, too, that they are through."""
         if self._name is not None:
-            for shard, definition, _first, _end in self._handle.runs():
-                shard.apply(definition, [], {self._name: mark.text})
+            with self._turn({run[0]: set() for run in self._handle.runs()}):
+                for shard, definition, _first, _end in self._handle.runs():
+                    shard.apply(definition, [], {self._name: mark.text})
+
+    def _checkpoint(self, shard: Shard) -> str | None:
+        assert self._name is not None
+        rows = shard.database.ask(sql.CHECKPOINT, (self._name,))
+        return rows[0][0] if rows else None
+
+    @contextlib.contextmanager
+    def _turn(self, wanted: Mapping[Shard, set[int]]) -> Iterator[None]:
+        """One transaction in each of these shards, begun before anything is read and committed at the end.
+
+        Args:
+            wanted: the counter rows of the partitions that may be written.
+
+        Raises:
+            Unavailable: somebody else has imported some of the same file meanwhile.
+        """
+        firsts = {shard: definition.base + first for shard, definition, first, _end in self._handle.runs()}
+        with contextlib.ExitStack() as turn:
+            for shard in sorted(wanted, key=lambda shard: shard.id):  # in one order: two imports cannot deadlock
+                turn.enter_context(shard.transaction())
+                # The first row whatever the batch writes: of two imports of one file, it stops the second at its look
+                # at the checkpoint. SQLite lets only one in anyway.
+                for chunk in sql.chunks(sorted({firsts[shard], *wanted[shard]})):
+                    shard.database.ask(sql.LOCK_PARTITIONS(len(chunk)), chunk)
+                if self._name is not None and self._checkpoint(shard) != self._stored[shard]:
+                    raise Unavailable(
+                        f"{self._source.name} is being imported by somebody else at the same time, who goes on. This "
+                        f"import has ended after line {self._done.last_line:,}. Import it again when the other is "
+                        f"done: what is there will not come twice."
+                    )
+            yield
 
     # --- lines and batches -------------------------------------------------------------------------------------------
 
@@ -268,14 +325,32 @@ class _Import:
 
     def _write(self, batch: list[_Item], stop: bool) -> None:
         """Stores what of the batch is new, up to the line that ends the import; the mark goes with it."""
+        wanted: dict[Shard, set[int]] = {}
+        for item in batch:
+            if item.place is not None:
+                shard, definition, part = item.place
+                wanted.setdefault(shard, set()).add(definition.base + part)
+        with self._turn(wanted):
+            outcome = self._judge_and_write(batch, stop)
+        self._stored.update(outcome.stored)
+        self._done.inserted += outcome.inserted
+        self._done.unchanged += outcome.unchanged + outcome.known
+        self._done.known += outcome.known
+        if outcome.mark is not None:
+            self._done.last_line = outcome.mark.number
+        if outcome.refused is not None:
+            self._fail(*outcome.refused)
+            self._done.stopped_at = outcome.refused[0]
+
+    def _judge_and_write(self, batch: list[_Item], stop: bool) -> _Outcome:
+        """Inside the turn: decides on every line, and writes those that are new with the checkpoint."""
         states = self._states(batch)
-        works = []
-        mark = refused = None
-        inserted = unchanged = known = 0
+        works: dict[Shard, list[tuple[Shard, Definition, Put | Receive]]] = {}
+        outcome = _Outcome()
         for item in batch:
             error = item.error
             if item.line is None or item.content is None or item.place is None:
-                known += error is None
+                outcome.known += error is None
             else:
                 state = states[item.line.key]
                 verdict = _judged(item.line, item.content.identity, state)
@@ -283,31 +358,26 @@ class _Import:
                     error = verdict
                 elif verdict:
                     shard, definition, part = item.place
-                    works.append((shard, definition, Put(item.line.key, part, item.content, stamp=item.line.stamp_us)))
+                    put = Put(item.line.key, part, item.content, stamp=item.line.stamp_us)
+                    works.setdefault(shard, []).append((shard, definition, put))
                     _note(item.line, item.content.identity, state)
-                    inserted += 1
+                    outcome.inserted += 1
                 else:
-                    unchanged += 1
+                    outcome.unchanged += 1
             if error is not None and stop:
-                refused = item.number, error  # counted after the mark, which is of the line before
+                outcome.refused = item.number, error  # counted after the mark, which is of the line before
                 break
             if error is not None:
                 self._fail(item.number, error)
-            mark = item
-        if works:
+            outcome.mark = item
+        mark = outcome.mark
+        for shard, group in works.items():
             assert mark is not None
             checkpoint = {}
             if self._name is not None:
-                checkpoint[self._name] = self._mark(mark.number, mark.digest, mark.blank).text
-            self._collection.store.write(self._handle, works, checkpoint)
-        self._done.inserted += inserted
-        self._done.unchanged += unchanged + known
-        self._done.known += known
-        if mark is not None:
-            self._done.last_line = mark.number
-        if refused is not None:
-            self._fail(*refused)
-            self._done.stopped_at = refused[0]
+                outcome.stored[shard] = checkpoint[self._name] = self._mark(mark.number, mark.digest, mark.blank).text
+            self._collection.store.write(self._handle, group, checkpoint, outcomes=False)
+        return outcome
 
     def _fail(self, number: int, error: StoreError) -> None:
         self._done.failed += 1
