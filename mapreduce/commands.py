@@ -17,7 +17,7 @@ from mapreduce.engine import run
 from mapreduce.reducers import Count, Reducer, Sum
 from vstore.cli.functions import loaded
 from vstore.cli.options import chosen, json_option, moment, opened, store_option
-from vstore.cli.output import flush, out, plain, text
+from vstore.cli.output import counted, flush, out, plain, text
 
 BUILT_IN: dict[str, Callable[[], Reducer]] = {"sum": Sum, "count": Count}
 
@@ -62,7 +62,8 @@ def print_groups(over: Any, map_function: Callable[..., Any], reducer: Any, work
     flush()
     counters = result.counters
     click.echo(
-        f"{counters.documents:,} documents, {counters.pairs:,} pairs, {len(result):,} keys in {counters.seconds:.1f} s",
+        f"{counted(counters.documents, 'document')}, {counted(counters.pairs, 'pair')}, "
+        f"{counted(len(result), 'key')} in {counters.seconds:.1f} s",
         err=True,
     )
 

@@ -9,7 +9,7 @@ import click
 from replication.sync import Report, sync
 from vstore.cli.functions import resolver_of
 from vstore.cli.options import json_option, opened, store_option
-from vstore.cli.output import flush, line, plain, text
+from vstore.cli.output import counted, flush, line, plain, text
 from vstore.errors import NotFound
 from vstore.store import Store
 
@@ -52,7 +52,7 @@ def _words(report: Report) -> str:
     """A report for people, from this side's point of view."""
     if not report and not report.conflicts:
         return "nothing to do"
-    words = f"sent {report.to_b.rows:,} rows, received {report.to_a.rows:,}"
+    words = f"sent {counted(report.to_b.rows, 'row')}, received {report.to_a.rows:,}"
     if report.resolved:
-        words += f", settled {len(report.resolved):,} conflicts"
-    return f"{words}, {report.conflicts:,} conflicts left" if report.conflicts else words
+        words += f", settled {counted(len(report.resolved), 'conflict')}"
+    return f"{words}, {counted(report.conflicts, 'conflict')} left" if report.conflicts else words

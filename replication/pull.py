@@ -22,6 +22,7 @@ from vstore.batch import Receive
 from vstore.clock import Knowledge
 from vstore.document import Version, knows
 from vstore.handle import Handle, place_of, seq_of
+from vstore.scan import CHUNK_BYTES, FIRST_ROWS, next_limit
 from vstore.shard import Definition, Shard, knowledge_of
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection
@@ -88,6 +89,7 @@ class _Waiting:
     definition: Definition
     works: list[Receive] = field(default_factory=list)
     rows: int = 0
+    body_bytes: int = 0
 
 
 def pull(source: Handle, target: Handle) -> Pulled:
@@ -116,7 +118,8 @@ def pull(source: Handle, target: Handle) -> Pulled:
             total.compared += compared
             queue.works.append(work)
             queue.rows += sum(map(len, work.rows.values()))
-            if queue.rows >= BATCH_ROWS:
+            queue.body_bytes += sum(len(row.body or b"") for rows in work.rows.values() for row in rows)
+            if queue.rows >= BATCH_ROWS or queue.body_bytes >= CHUNK_BYTES:
                 total += _flush(here.shard, queue)
     for shard in target.shards:
         if id(shard) in waiting:
@@ -126,7 +129,7 @@ def pull(source: Handle, target: Handle) -> Pulled:
 
 def _missing(there: Place, here: Place, taken: _Taken, name: str) -> Iterator[tuple[Receive, int]]:
     """What one partition lacks, in works for the target, and how many heads were compared for each."""
-    note, feed = taken.note, taken.feed
+    note, feed, limit = taken.note, taken.feed, min(FIRST_ROWS, BATCH_ROWS)
     after = place_of(there.partition, taken.seq)
     done = False
     while not done:
@@ -136,8 +139,9 @@ def _missing(there: Place, here: Place, taken: _Taken, name: str) -> Iterator[tu
             if now != feed:
                 return  # the source became somebody else meanwhile: the next sync begins with its new feed
             top = place_of(there.partition, seq)
-            rows = connection.rows(sql.HEADS_BY_ID, (after, top, BATCH_ROWS))
-            last = rows[-1][3] if len(rows) == BATCH_ROWS else top
+            rows = connection.rows(sql.HEADS_BY_ID, (after, top, limit))
+            last = rows[-1][3] if len(rows) == limit else top
+            limit = next_limit(limit, sum(len(row[2] or b"") for row in rows), BATCH_ROWS)
             events = connection.rows(sql.EVENTS_BY_ID, (after, last, BATCH_ROWS))
             if len(events) == BATCH_ROWS:
                 last = min(last, events[-1][0])
@@ -235,7 +239,7 @@ def _has(held: Mapping[str, Version], head: Version) -> bool:
 
 
 def _flush(shard: Shard, queue: _Waiting) -> Pulled:
-    works, queue.works, queue.rows = queue.works, [], 0
+    works, queue.works, queue.rows, queue.body_bytes = queue.works, [], 0, 0
     pulled = Pulled(rows=sum(len(rows) for work in works for rows in work.rows.values()))
     for arrived in shard.apply(queue.definition, works):
         pulled.new += arrived.inserted

@@ -110,8 +110,14 @@ def _pairs(a: Store | Collection, b: Store | Collection) -> list[tuple[Collectio
         _refuse_same(a, b, "")
         return [(a[name], b[name]) for name in sorted({*a.collections(), *b.collections()})]
     if isinstance(a, Collection) and isinstance(b, Collection):
-        if a.store is b.store and a.name == b.name:
+        if a.name == b.name:
             _refuse_same(a.store, b.store, a.name)
+        for each in (a, b):
+            if each.prefix:
+                raise ConfigurationError(
+                    f"sync() of {each.name!r} under {each.prefix!r} refused: a part of a collection cannot be synced. "
+                    f"Nothing was moved. Sync the whole collection."
+                )
         return [(a, b)]
     raise ConfigurationError(
         f"sync() of a {type(a).__name__} with a {type(b).__name__} refused: pass two stores or two collections. "
@@ -120,7 +126,8 @@ def _pairs(a: Store | Collection, b: Store | Collection) -> list[tuple[Collectio
 
 
 def _refuse_same(a: Store, b: Store, name: str) -> None:
-    if {shard.database.url for shard in a.shards} & {shard.database.url for shard in b.shards}:
+    # A copied file has the same ids as its original until it is written; what proves actors tells them apart.
+    if {shard.proof.name for shard in a.shards} & {shard.proof.name for shard in b.shards}:
         raise ConfigurationError(
             f"sync() of {a!r}{f' {name!r}' if name else ''} with itself refused: both are the same databases. Nothing "
             f"was moved. Give the URLs of two replicas."

@@ -52,7 +52,7 @@ from vstore.partition import check_key
 from vstore.patch import diff
 from vstore.resolvers import DELETE, KEEP, Resolver, Sibling, Siblings, decide
 from vstore.retention import Pruned, prune
-from vstore.scan import Items, OnConflict, Slice, Snapshot, Values
+from vstore.scan import Items, OnConflict, Slice, Snapshot, Values, bodies_of
 from vstore.sql import statements as sql
 from vstore.sql.rows import version_of
 from vstore.sql.schema import LIVE, TOMBSTONE
@@ -88,6 +88,11 @@ class Collection(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         within = f" under {self._prefix!r}" if self._prefix else ""
         return f"<Collection {self.name!r}{within} of {self._store!r}>"
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of a `prefixed` view begin with in the collection itself; empty for a whole collection."""
+        return self._prefix
 
     @property
     def store(self) -> Store:
@@ -728,7 +733,10 @@ class Collection(MutableMapping[str, Any]):
                     raise
                 self._store.forget(self.name)  # dropped and made again by another process
             except PreconditionFailed as error:
-                raise PreconditionFailed(str(error), self._document(key)) from None
+                document = self._document(key)
+                if attempt == 2 or document is None or document.conflicted or document.rev != match:
+                    raise PreconditionFailed(str(error), document) from None
+                match = self._own(key, document.context)  # at peace, and its siblings only look alike: match them all
             else:
                 return handle, written
         raise AssertionError("unreachable")
@@ -749,17 +757,15 @@ class Collection(MutableMapping[str, Any]):
         self, handle: Handle, key: str, heads: Sequence[Version], version: Version, content: Content
     ) -> list[Version]:
         """The heads after a put, each with its body: the new one's is at hand, those of siblings are read."""
-        known = []
-        for head in heads:
-            if head.rev == version.rev and not head.deleted:
-                known.append(head._replace(codec=content.codec, body=content.body))
-            elif head.deleted or head.body is not None:
-                known.append(head)
-            else:
-                sibling = version_at(handle, key, head.rev)
-                if not sibling.stub:  # else it was superseded since, and pruned: no sibling any more
-                    known.append(sibling)
-        return known
+        bodies = {version.id: content.body}
+        unread = [head.id for head in heads if head.id != version.id and not head.deleted and head.body is None]
+        if unread:
+            shard, _definition, _part = handle.place(key)
+            with shard.database.snapshot() as connection:
+                bodies.update(bodies_of(connection, unread))
+        # One without a body now was superseded since, and pruned: no sibling any more.
+        found = [head if head.deleted else head._replace(body=head.body or bodies.get(head.id)) for head in heads]
+        return [head for head in found if head.deleted or head.body is not None]
 
     def _many(self, pairs: Iterable[tuple[str, Content]], batch_rows: int) -> int:
         total = 0

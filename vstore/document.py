@@ -260,9 +260,10 @@ def receive(entry: Entry, rows: Sequence[Version], knowledge: Knowledge) -> Rece
     obsolete: list[Version] = []
     absent: list[Version] = []
     candidates = dict(entry.heads)
+    names = {dot: version.rev for version in versions.values() for dot in version.dots}
     for row in rows:
         stored = versions.get(row.rev)
-        _refuse_collision(row, versions.values())
+        _refuse_collision(row, names)
         if not row.stub:
             # By any name: a row may bring a dot that is new here for a version that was pruned under another.
             known = knows(knowledge, row) or (stored is not None and knows(knowledge, stored))
@@ -427,12 +428,13 @@ def _seen_by_another(version: Version, everything: Clock, others: Iterable[Versi
     )
 
 
-def _refuse_collision(row: Version, versions: Iterable[Version]) -> None:
-    for other in versions:
-        if other.rev != row.rev and not set(other.dots).isdisjoint(row.dots):
-            shared = sorted(set(other.dots) & set(row.dots))[0]
+def _refuse_collision(row: Version, names: dict[Dot, str]) -> None:
+    """Accepts a row whose dots name no other version; `names` then has them too."""
+    for dot in row.dots:
+        rev = names.setdefault(dot, row.rev)
+        if rev != row.rev:
             raise Corrupt(
-                f"dot ({shared.actor}, {shared.n}) names two versions, {other.rev} and {row.rev}: an actor was cloned "
+                f"dot ({dot.actor}, {dot.n}) names two versions, {rev} and {row.rev}: an actor was cloned "
                 f"(a database file was copied or restored while its original lived on). Nothing of this batch was "
                 f"written. Make replicas with `vstore copy`, and open the copy so that it gets a new actor."
             )

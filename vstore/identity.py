@@ -88,6 +88,11 @@ class Proof:
         """Notes that could not be written to the file. They prove as much, but only to this process."""
         self._begin()
 
+    @property
+    def name(self) -> str:
+        """What names the database apart from its content; equal for two openings of one database, and only then."""
+        return self._path.name
+
     def confirms(self, partition: int, actor: str, seq: int) -> bool:
         """Whether the partition's actor may mint the next dot after `seq`. Ask while holding the partition's lock."""
         noted_actor, noted_seq = self._noted(partition)

@@ -15,7 +15,6 @@ process and opens its own connection there.
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from typing import Any, Literal
 
 from vstore.codecs import Codec, codec
 from vstore.document import Document, Version, heads_among, winner_first
-from vstore.errors import Conflict, HistoryPruned, NotFound
+from vstore.errors import Conflict, HistoryPruned, InvalidKey, NotFound
 from vstore.handle import Handle, document_of, partition_of, place_of, unprefixed
 from vstore.resolvers import DELETE
 from vstore.sql import statements as sql
@@ -33,6 +32,11 @@ from vstore.sql.schema import LIVE, RIVAL
 from vstore.sql.statements import chunks
 
 CHUNK_ROWS = 2_000
+FIRST_ROWS = 64
+CHUNK_BYTES = 4 * 1024 * 1024
+"""A chunk has at most 2,000 rows and, going by the one before, about 4 MiB of bodies; the first is small."""
+
+ALL_ROWS = 1 << 62
 
 OnConflict = Literal["raise", "winner", "skip"]
 Row = tuple[int, int, str, Any, Any]
@@ -70,8 +74,11 @@ class Slice:
                 Conflict, yield the winner, or skip them.
         """
         decoders = Decoders(**self.codecs)
-        database = _database(self.url)
-        return documents(database, self.run, decoders.named, self.name, on_conflict, self.prefix)
+        database = Database(self.url)  # its own, and closed: a worker may live longer than the file does
+        try:
+            yield from documents(database, self.run, decoders.named, self.name, on_conflict, self.prefix)
+        finally:
+            database.close()
 
 
 class Snapshot(Mapping[str, Any]):
@@ -95,6 +102,14 @@ class Snapshot(Mapping[str, Any]):
         if document.conflicted:
             raise Conflict(f"{key!r} in {self._handle.name!r} had several live siblings. read() shows them.", document)
         return document.value
+
+    def __contains__(self, key: object) -> bool:
+        if not isinstance(key, str):
+            return False
+        try:
+            return not self.read(key).deleted
+        except (NotFound, InvalidKey):
+            return False
 
     def __iter__(self) -> Iterator[str]:
         cut = len(self._prefix)
@@ -277,17 +292,20 @@ def _scan(database: Database, run: Run, prefix: str, *, bodies: bool) -> Iterato
     ends: list[int] = []  # for each chunk: the last id it covers, and how far the partitions were when it was read
     read_at: list[Mapping[int, int]] = []
     statement = sql.LIVE_BY_ID if bodies else sql.KEYS_BY_ID
+    limit = min(FIRST_ROWS, CHUNK_ROWS) if bodies else CHUNK_ROWS
     more = True
     while more:
         with database.snapshot() as connection:
             # Rows first, positions second: what replaced a row before it was read is then among the changes, even in a
             # transaction() of the caller, where each query sees what others have committed by then.
-            rows = connection.rows(statement, (after, top, CHUNK_ROWS))
+            rows = connection.rows(statement, (after, top, limit))
             rivals = {row[2] for row in rows if row[1] == RIVAL and row[2] not in changed}
             siblings = dict(_heads_at(connection, run, sorted(rivals), None, bodies=bodies)) if rivals else {}
             now = {row[0]: row[1] for row in connection.rows(sql.POSITIONS, (low, high))}
             _note_changes(connection, reached, now, changed)
-        more = len(rows) == CHUNK_ROWS
+        more = len(rows) == limit
+        if bodies:
+            limit = next_limit(limit, sum([len(row[4]) for row in rows if row[4]]), CHUNK_ROWS)
         start, after = after, rows[-1][0] if more else top
         ends.append(after)
         read_at.append(now)
@@ -337,13 +355,14 @@ def _row(key: str, heads: Sequence[Version]) -> list[Row]:
 def _note_changes(
     connection: Connection, reached: Mapping[int, int], now: Mapping[int, int], changed: dict[str, int]
 ) -> None:
-    """Adds to `changed` every key with a version committed since `reached`."""
+    """Adds to `changed` every key with a version committed since `reached`, or with a head that has learnt more."""
     for partition, seq in now.items():
         if seq > reached.get(partition, seq):
-            rows = connection.rows(
-                sql.FIRST_CHANGES, (place_of(partition, reached[partition]), place_of(partition, seq))
-            )
-            for key, first in rows:
+            bounds = place_of(partition, reached[partition]), place_of(partition, seq)
+            firsts = dict(connection.rows(sql.FIRST_CHANGES, bounds))
+            for id_, key, _kind in connection.rows(sql.EVENTS_BY_ID, (*bounds, ALL_ROWS)):
+                firsts[key] = min(id_, firsts.get(key, id_))
+            for key, first in firsts.items():
                 changed.setdefault(key, first)
 
 
@@ -372,20 +391,14 @@ def _heads_at(
     return [(key, [head._replace(body=fetched.get(head.id)) for head in found]) for key, found in heads]
 
 
+def next_limit(limit: int, body_bytes: int, most: int) -> int:
+    """How many rows to read next, if the last `limit` had so many bytes: at least 1, at most eight times as many."""
+    return max(1, min(most, 8 * limit, limit * CHUNK_BYTES // max(body_bytes, 1)))
+
+
 def bodies_of(connection: Connection, ids: Sequence[int]) -> dict[int, bytes | None]:
     """The bodies of versions by id."""
     found: dict[int, bytes | None] = {}
     for chunk in chunks(ids):
         found.update(connection.rows(sql.BODIES(len(chunk)), chunk))
     return found
-
-
-_databases: dict[tuple[int, str], Database] = {}
-
-
-def _database(url: str) -> Database:
-    """This process's own database object for a URL, kept for the next slice."""
-    key = os.getpid(), url
-    if key not in _databases:
-        _databases[key] = Database(url)
-    return _databases[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -209,7 +210,10 @@ def test_siblings_that_a_resolver_keeps_are_reported_as_a_conflict(rivals: str) 
     result = vstore("resolve", "posts", "--all", "--resolver", "keep", store=rivals)
 
     assert result.exit_code == program.CONFLICT
-    assert result.stderr == "vstore: 1 documents still have siblings: the resolver kept them. Nothing was lost.\n"
+    assert result.stderr == (
+        "vstore: 1 document left with siblings: the resolver kept them. Nothing was lost.\n"
+        "vstore: See `vstore conflicts COLLECTION`, and settle with `vstore resolve COLLECTION KEY …`.\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -282,7 +286,7 @@ def test_a_copy_is_a_replica_with_history_that_syncs_both_ways(url: str, tmp_pat
     second = vstore("sync", "--with", twin, store=url)
 
     assert copied["versions"] == 2
-    assert first.stdout == "posts: sent 1 rows, received 1\n"
+    assert first.stdout == "posts: sent 1 row, received 1\n"
     assert second.stdout == "posts: nothing to do\n"
     assert vstore("get", "posts", "b", store=url).stdout == '"there"\n'
     assert [each["value"] for each in values(vstore("history", "posts", "a", "--json", store=twin))] == [3, 2, 1]
@@ -432,6 +436,70 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(url: str) -> Non
         complaint = running.stderr.read()
 
     assert (first, running.returncode, complaint) == (b"00000000000000000000\n", 0, b"")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["--help", "--version", "keys --help", "stats"])
+def test_a_stdout_that_cannot_be_written_has_no_traceback(url: str, command: str, unbuffered: str) -> None:
+    """A reader who is gone is fine, and so is a stdout that is closed; a full disk is an error, and named."""
+    values(vstore("put", "posts", "a", "1", store=url))
+    program_ = f'"{sys.executable}" -m vstore {command}'
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered, "VSTORE_STORE": url}
+
+    def ends(how: str) -> tuple[int, str]:
+        done = subprocess.run(["bash", "-c", how], env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    gone = ends(f"set -o pipefail; {program_} | true")
+    closed = ends(f"{program_} >&-")
+    full = ends(f"{program_} >/dev/full")
+
+    assert gone == closed == (0, "")
+    assert full == (1, "vstore: stdout cannot be written: No space left on device.\n")
+
+
+def test_a_temporary_store_and_urls_with_commas_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a command writes into the one would be gone when it ends; the other is no URL of a database."""
+    monkeypatch.chdir(tmp_path)
+    temporary = vstore("put", "posts", "a", "1", store="sqlite://")
+    monkeypatch.setenv("VSTORE_STORE", "sqlite:///a.db,sqlite:///b.db")
+    commas = vstore("put", "posts", "a", "1")
+
+    assert (temporary.exit_code, commas.exit_code) == (program.ERROR, program.ERROR)
+    assert temporary.stderr.startswith("vstore: sqlite:// is a temporary store, which would be gone")
+    assert "Separate them by blanks in $VSTORE_STORE" in commas.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_says_what_to_do_on_a_command_line(rivals: str) -> None:
+    """The message is the library's; the last line is for the shell."""
+    read = vstore("get", "posts", "a", store=rivals)
+    absent = vstore("put", "posts", "a", "9", "--match", "absent", store=rivals)
+    wrong = vstore("put", "posts", "a", "9", "--match", "9-zz", store=rivals)
+
+    assert (read.exit_code, absent.exit_code, wrong.exit_code) == (program.CONFLICT, program.CONFLICT, program.ERROR)
+    assert read.stderr.splitlines()[-1] == (
+        "vstore: See `vstore conflicts COLLECTION`, and settle with `vstore resolve COLLECTION KEY …`."
+    )
+    assert absent.stderr.splitlines()[-1] == "vstore: See what is there: `vstore get COLLECTION KEY --meta`."
+    assert wrong.stderr.startswith("vstore: --match '9-zz' is neither a rev nor a context. Nothing was written.")
+
+
+def test_a_value_with_a_name_twice_is_refused(url: str) -> None:
+    values(vstore("put", "posts", "a", "1", store=url))
+
+    refused = vstore("put", "posts", "a", '{"x": [{"n": 1, "n": 2}]}', store=url)
+
+    assert refused.exit_code == program.ERROR
+    assert "the name 'n' twice" in refused.stderr
+    assert vstore("get", "posts", "a", store=url).stdout == "1\n"
+
+
+def test_commands_that_print_json_lines_anyway_accept_the_option(url: str) -> None:
+    values(vstore("put", "posts", "a", "1", store=url))
+
+    for command in (["get", "posts", "a"], ["at", "posts", "2200-01-01"], ["export", "posts"]):
+        assert values(vstore(*command, "--json", store=url)) == values(vstore(*command, store=url)) != []
 
 
 def test_an_interrupted_follower_says_where_it_was(url: str) -> None:

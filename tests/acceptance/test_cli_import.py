@@ -101,9 +101,9 @@ def test_an_export_of_siblings_says_which_it_shows(app: str) -> None:
     both = vstore("export", "c", "--history", store=app)
 
     assert len(winner.stdout.splitlines()) == 1
-    assert winner.stderr == "vstore: 1 documents have siblings; their winner was exported\n"
+    assert winner.stderr == "vstore: 1 document has siblings; their winner was exported\n"
     assert sorted(json.loads(line)["doc"] for line in both.stdout.splitlines()) == [1, 2]
-    assert both.stderr == "vstore: 1 documents have siblings; their versions are in order of time\n"
+    assert both.stderr == "vstore: 1 document has siblings; their versions are in order of time\n"
 
 
 def test_a_key_field_makes_each_line_a_document(app: str) -> None:
@@ -216,6 +216,14 @@ def test_a_file_that_is_cut_off_is_an_error_and_its_rest_comes_later(app: str, t
     assert f"vstore: {file} is damaged after line " in broken.stderr
     assert imported(app, "c", str(file))[2] == 0
     assert len(histories(app)) == 500
+
+
+def test_a_misspelt_file_leaves_no_new_store_behind(tmp_path: Path) -> None:
+    result = vstore("import", "c", str(tmp_path / "absent.jsonl"), store=f"sqlite:///{tmp_path / 'new.db'}")
+
+    assert result.exit_code == program.ERROR
+    assert "absent.jsonl cannot be read: No such file or directory. Nothing was imported." in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_is_not_there(app: str, tmp_path: Path) -> None:
@@ -380,45 +388,44 @@ from vstore.cli import main
 from vstore.ndjson import imports
 
 imports.BATCH_LINES = 20
-states = imports._Import._states
+resumed = imports._Import._resumed
 
-def states_and_wait(self, batch):  # between the look and the write, until the other has had its chance
-    found = states(self, batch)
-    if self._done.last_line == 0:
-        print("looked", flush=True)
-        sys.stdin.readline()
+def resumed_and_waiting(self, again):
+    found = resumed(self, again)
+    print("looked", flush=True)
+    sys.stdin.readline()
     return found
 
-imports._Import._states = states_and_wait
+imports._Import._resumed = resumed_and_waiting
 main(sys.argv[1:])
 """
 
 
 def started(*command: str) -> subprocess.Popen[bytes]:
-    """An import that says when it has looked at the store for the first time, and writes after a line on its stdin."""
+    """An import that has looked how far an earlier one was, and goes on when its stdin is closed."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", STARTED, *command], **pipes)  # type: ignore[call-overload,no-any-return]
+    running = subprocess.Popen([sys.executable, "-c", STARTED, *command], **pipes)  # type: ignore[call-overload]
+    assert running.stdout.readline() == b"looked\n"
+    return running  # type: ignore[no-any-return]
 
 
 def test_two_imports_of_one_file_at_once_make_each_version_once(url: str, tmp_path: Path) -> None:
-    """The first has looked and not written when the second begins. Keys come twice, so a line that is read later than
-    its successor was written would look new. The second is told, and repeating it finds everything there."""
+    """Both begin before the other has written, and keys come twice, so that a line which is read after its successor
+    was written would look new. One of them goes on, the other is told; repeating it finds everything there."""
     file = tmp_path / "rows.jsonl"
     file.write_bytes(text_of({"key": f"k{number % 60}", "doc": number} for number in range(120)))
     command = ["import", "c", str(file), "--quiet", "--store", url]
     with library.open(url) as store:
         store.create("c")
 
-    with started(*command) as first:
-        assert first.stdout.readline() == b"looked\n"
-        with process(*command) as second:
-            first.stdin.close()
-            complaint = second.stderr.read()
-        first.stdout.read()
+    with started(*command) as one, started(*command) as two:
+        one.stdin.close()
+        two.stdin.close()
+        complaints = one.stderr.read() + two.stderr.read()
     repeated = finished(*command)
 
-    assert first.returncode == 0
-    assert second.returncode == 0 or b"is being imported by somebody else at the same time" in complaint
+    assert sorted([one.returncode, two.returncode]) == [program.OK, program.ERROR]
+    assert b"is being imported by somebody else at the same time, who goes on." in complaints
     assert repeated == (0, b"", b"")
     assert histories(url) == {f"k{key}": [key, key + 60] for key in range(60)}
 

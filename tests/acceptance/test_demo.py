@@ -56,7 +56,7 @@ def test_the_demo_shows_the_main_job(played: tuple[Path, str]) -> None:
     assert "\nLos Angeles\t5208\n" in out  # a week before
     assert "fires: sent 2 rows, received 3, 2 conflicts left\n" in out
     assert "vstore: 'fork-fire' in 'fires' has 2 live siblings: " in out
-    assert "settled 1 conflicts\n" in out
+    assert "settled 1 conflict\n" in out
     assert out.count("fires: nothing to do\n") == 1
     assert {"/AcresBurned", "/PersonnelInvolved"} == set(re.findall(r'"path":"([^"]+)"', out))
 

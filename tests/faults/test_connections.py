@@ -121,7 +121,7 @@ CALLS: dict[Callable[[Store], None], dict[str, list[int]]] = {
 @pytest.mark.parametrize("at", ["before", "after", "late"])
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 def test_a_lost_answer_to_commit_is_found_out_by_asking(line: Line, call: Callable[[Store], None], at: At) -> None:
-    """The connection is cut at COMMIT, before, after or while it is done; the call returns, and there is one version."""
+    """The connection is cut at COMMIT, before, after or meanwhile; the call returns, and there is one version."""
     token = line.store["posts"].changes().since
 
     line.lose(at)

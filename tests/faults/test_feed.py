@@ -429,6 +429,7 @@ class Clock:
 
         def wait(_news: News, _number: int, seconds: float) -> None:
             self.waits.append(seconds)
+            assert len(self.waits) < 1_000, "it waits for ever"
             self.now += seconds
             self.meanwhile()
 

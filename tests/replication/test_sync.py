@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -280,6 +281,32 @@ def test_a_store_is_not_synced_with_itself(local: Store) -> None:
         sync(local["notes"], local["notes"])
     with pytest.raises(ConfigurationError, match="two stores or two collections"):
         sync(local, local["notes"])  # type: ignore[arg-type]
+
+
+def test_a_store_is_known_under_another_spelling_of_its_url(tmp_path: Path) -> None:
+    """A link to the file is the same store; nothing would be moved, and nobody told."""
+    (tmp_path / "link.db").symlink_to(tmp_path / "real.db")
+    with (
+        vstore.open(f"sqlite:///{tmp_path / 'real.db'}") as one,
+        vstore.open(f"sqlite:///{tmp_path / 'link.db'}") as other,
+    ):
+        one["notes"]["k"] = 1
+
+        with pytest.raises(ConfigurationError, match="same databases"):
+            sync(one, other)
+        with pytest.raises(ConfigurationError, match="same databases"):
+            sync(one["notes"], other["notes"])
+
+
+def test_a_part_of_a_collection_is_refused(pair: Pair) -> None:
+    """A prefixed view stands for its documents, and a sync would move all of them."""
+    a, b = pair
+    a["notes"]["2026/x"] = 1
+
+    with pytest.raises(ConfigurationError, match="under '2026/' refused"):
+        sync(a["notes"].prefixed("2026/"), b["notes"])
+
+    assert "notes" not in b
 
 
 def test_collections_of_one_store_may_be_synced(local: Store) -> None:

@@ -58,7 +58,7 @@ class ModelPartition:
         self.seq = 0
         self.known = Knowledge()
         self.places: dict[tuple[str, str], int] = {}  # (key, rev): when it was committed
-        self.events: list[str] = []
+        self.events: list[tuple[str, str]] = []  # (key, kind)
 
 
 class Model:
@@ -83,6 +83,8 @@ class Model:
                 filled = [version for version in outcome.grown if version.rev in stubs and not version.stub]
                 for version in [*outcome.inserted, *filled]:  # a body that came later is news to readers of the feed
                     here.seq += 1
+                    if (key, version.rev) in here.places:
+                        here.events.append((key, "moved"))
                     here.places[key, version.rev] = here.seq
                 grown |= {(key, version.rev) for version in outcome.grown}
             if work.knowledge is not None:
@@ -91,7 +93,7 @@ class Model:
             for rev in heads:
                 if rev in self.entries[key].heads and (key, rev) in grown:
                     here.seq += 1
-                    here.events.append(key)
+                    here.events.append((key, "grown"))
 
     def _put(self, here: ModelPartition, put: Put) -> None:
         entry = self.entries[put.key]
@@ -205,7 +207,9 @@ class Side:
             events = connection.rows(
                 sql.EVENTS_BY_ID, (place_of(partition, 0), place_of(partition, EVERYTHING), 100_000)
             )
-            assert sorted(row[1] for row in events) == sorted(model.events)
+            assert sorted((key, kind) for _id, key, kind in events) == sorted(model.events)
+            places = [*model.places.values(), *(seq_of(row[0]) for row in events)]
+            assert sorted(places) == list(range(1, model.seq + 1))  # none is empty, so readers know what they missed
         heads = {
             (key, self.model.place(key, rev)): _state(head, entry)
             for key, entry in self.model.entries.items()
@@ -344,7 +348,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(side=which, key=keys, data=st.data())
     def receive_some(self, side: int, key: str, data: st.DataObject) -> None:
-        """Some rows of a key from the other store: heads or old ones, in any order, perhaps twice.
+        """Some rows of a key from the other store: heads or old ones, in any order, perhaps twice or in two pages.
 
         Each comes with stubs of some of what it descends from. A stub never comes
         without a descendant that has its body, which is a rule of replication.
@@ -359,7 +363,10 @@ class Machine(RuleBasedStateMachine):
             past = [rev for rev in theirs if rev in above]
             if past:
                 chosen += [theirs[rev].as_stub for rev in data.draw(st.lists(st.sampled_from(past), max_size=4))]
-            here.apply(part, [Receive(part, {key: data.draw(st.permutations(chosen))})])
+            rows = data.draw(st.permutations(chosen))
+            cut = data.draw(st.integers(0, len(rows)))
+            pages = [Receive(part, {key: page}) for page in (rows[:cut], rows[cut:]) if page]
+            here.apply(part, pages)
 
     @rule(side=which, part=st.integers(0, PARTITIONS - 1))
     def receive_all(self, side: int, part: int) -> None:

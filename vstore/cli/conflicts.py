@@ -8,7 +8,7 @@ import click
 
 from vstore.cli.functions import resolver_of
 from vstore.cli.options import chosen, json_option, opened, rev_of, store_option, value_of
-from vstore.cli.output import line, plain, short, text, version, written
+from vstore.cli.output import counted, line, plain, short, text, version, written
 from vstore.errors import Conflict
 from vstore.hlc import iso
 from vstore.resolvers import DELETE
@@ -76,4 +76,4 @@ def resolve(
             left += document.conflicted
             written(document)
     if left:
-        raise Conflict(f"{left:,} documents still have siblings: the resolver kept them. Nothing was lost.")
+        raise Conflict(f"{counted(left, 'document')} left with siblings: the resolver kept them. Nothing was lost.")

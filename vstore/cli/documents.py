@@ -6,7 +6,7 @@ from itertools import islice
 
 import click
 
-from vstore.cli.options import chosen, json_option, match_of, opened, rev_of, store_option, value_of
+from vstore.cli.options import chosen, json_option, lines_option, match_of, opened, rev_of, store_option, value_of
 from vstore.cli.output import line, plain, text, version, written
 from vstore.document import Document
 from vstore.errors import NotFound
@@ -25,8 +25,8 @@ _MATCH = "Refuse (exit 4) unless the document is at this rev or context, or is n
 def put(collection: str, key: str, value: str, context: str | None, match: str | None, urls: tuple[str, ...]) -> None:
     """Store a document: a new version under KEY.
 
-    VALUE is JSON, or @FILE that holds it, or - for stdin. Without --context it replaces all that is there. Prints
-    the rev that the document is at.
+    VALUE is JSON, or @FILE that holds it, or - for stdin; an object with a name twice is refused. Without --context
+    it replaces all that is there. Prints the rev that the document is at.
     """
     content, condition = value_of(value), match_of(match)
     with opened(urls, create=True) as store:
@@ -38,6 +38,7 @@ def put(collection: str, key: str, value: str, context: str | None, match: str |
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True)
 @click.option("--meta", is_flag=True, help="Print rev, time, context and siblings with the value; never a conflict.")
 @click.option("--rev", metavar="REV", help="An old version, by its rev or the beginning of it.")
+@lines_option
 @store_option
 def get(collection: str, keys: tuple[str, ...], meta: bool, rev: str | None, urls: tuple[str, ...]) -> None:
     """Print a document's value as one line of JSON.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -9,12 +10,13 @@ from functools import partial
 import click
 import orjson
 
-from vstore.cli.options import chosen, json_option, moment, opened, store_option
-from vstore.cli.output import Talk, flush, line, out, text
+from vstore.cli.options import chosen, json_option, lines_option, moment, opened, store_option
+from vstore.cli.output import Talk, counted, flush, line, out, text
 from vstore.errors import StoreError
 from vstore.ndjson import exports
 from vstore.ndjson.imports import Imported, import_lines
 from vstore.ndjson.sources import Source
+from vstore.store import Store
 
 
 @click.command("import")
@@ -59,13 +61,17 @@ def import_(
     which rebuilds history.
 
     What is there already stays as it is. An import that was interrupted goes on where it was, and one that is
-    repeated makes no new versions. Exit 1 if a line failed.
+    repeated makes no new versions; except from stdin or with --again, where a key that has several lines without "at"
+    goes through their values again. Exit 1 if a line failed.
     """
     failed = False
     talk = Talk(pause_seconds=1.0)
-    with opened(urls, create=True) as store:
+    store: Store | None = None
+    with contextlib.ExitStack() as opening:
         for name in files:
             with Source(name) as source:
+                if store is None:  # not before the file: a misspelt name leaves no new store behind
+                    store = opening.enter_context(opened(urls, create=True))
                 begun = time.monotonic()
                 result = import_lines(
                     store[collection],
@@ -90,6 +96,7 @@ def import_(
 @click.argument("collection", required=False)
 @click.option("--history", is_flag=True, help="Every version with its time, key by key, oldest first.")
 @click.option("--at", "when", metavar="MOMENT", type=moment, help="The documents as they were then.")
+@lines_option
 @store_option
 def export(collection: str | None, history: bool, when: int | None, urls: tuple[str, ...]) -> None:
     """Print a collection as lines for `vstore import`.
@@ -105,10 +112,11 @@ def export(collection: str | None, history: bool, when: int | None, urls: tuple[
         for each in exports.history(documents, count) if history else exports.documents(documents, count, when):
             out(each)
     if count.conflicts:
+        verb = "has" if count.conflicts == 1 else "have"
         how = "their versions are in order of time" if history else "their winner was exported"
-        click.echo(f"vstore: {count.conflicts:,} documents have siblings; {how}", err=True)
+        click.echo(f"vstore: {counted(count.conflicts, 'document')} {verb} siblings; {how}", err=True)
     if count.pruned:
-        click.echo(f"vstore: {count.pruned:,} versions have been pruned and are left out", err=True)
+        click.echo(f"vstore: {counted(count.pruned, 'version')} left out: pruned", err=True)
 
 
 def _progress(source: Source, begun: float, talk: Talk, form: str) -> Callable[[Imported], None] | None:

@@ -15,7 +15,7 @@ from vstore.batch import ABSENT, Match
 from vstore.canonical import generation, parsed
 from vstore.collection import Collection
 from vstore.document import Context
-from vstore.errors import ConfigurationError, NotFound
+from vstore.errors import ConfigurationError, InvalidToken, NotFound
 from vstore.hlc import moment_us
 from vstore.store import Store
 
@@ -38,9 +38,33 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")(command)
 
 
+def lines_option(command: Command) -> Command:
+    """`--json` where JSON lines are printed in any case, so that it can be given to every command that prints data."""
+    return click.option("--json", is_flag=True, expose_value=False, help="Print JSON lines, as it does anyway.")(
+        command
+    )
+
+
 def urls_or_default(urls: tuple[str, ...]) -> tuple[str, ...]:
-    """The URLs given, else those in $VSTORE_STORE, else that of `vstore.db` in this folder."""
-    return urls or tuple(os.environ.get("VSTORE_STORE", "").split()) or (DEFAULT_URL,)
+    """The URLs given, else those in $VSTORE_STORE, else that of `vstore.db` in this folder.
+
+    Raises:
+        ConfigurationError: one is of a temporary store, or they are separated
+            by commas.
+    """
+    given = urls or tuple(os.environ.get("VSTORE_STORE", "").split()) or (DEFAULT_URL,)
+    for url in given:
+        if url in ("sqlite://", "sqlite:///:memory:"):
+            raise ConfigurationError(
+                f"{url} is a temporary store, which would be gone when the command ends. Nothing was done. Name a "
+                "file: sqlite:///app.db."
+            )
+        if url.count("://") > 1 and "," in url:
+            raise ConfigurationError(
+                f"{url!r} is several URLs. Nothing was done. Separate them by blanks in $VSTORE_STORE, or give --store "
+                f"once for each."
+            )
+    return given
 
 
 def opened(urls: tuple[str, ...], *, create: bool = False, **settings: Any) -> Store:
@@ -81,17 +105,24 @@ def value_of(given: str) -> Any:
     """A value as it is given: JSON text, `@FILE` that holds it, or `-` for stdin.
 
     Raises:
-        InvalidDocument: it is not JSON that can be kept exactly.
+        InvalidDocument: it is not JSON that can be kept exactly, or has an
+            object with a name twice.
         ConfigurationError: the file cannot be read.
     """
     if given == "-":
-        return parsed(sys.stdin.buffer.read())
-    if not given.startswith("@"):
-        return parsed(given.encode("utf-8", "surrogateescape"))
-    try:
-        return parsed(Path(given[1:]).read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"{given[1:]} cannot be read: {error.strerror}. Nothing was written.") from error
+        text = sys.stdin.buffer.read()
+    elif not given.startswith("@"):
+        text = given.encode("utf-8", "surrogateescape")
+    else:
+        try:
+            text = Path(given[1:]).read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"{given[1:]} cannot be read: {error.strerror}. Nothing was written.") from error
+    value = parsed(text)
+    from vstore.ndjson.lines import once  # which reading needs not
+
+    once(text)
+    return value
 
 
 def match_of(given: str | None) -> Match | None:
@@ -100,7 +131,15 @@ def match_of(given: str | None) -> Match | None:
         return None
     if given == "absent":
         return ABSENT
-    return given if _REV.fullmatch(given) else Context.parse(given)
+    if _REV.fullmatch(given):
+        return given
+    try:
+        return Context.parse(given)
+    except InvalidToken as error:
+        raise InvalidToken(
+            f"--match {given[:60]!r} is neither a rev nor a context. Nothing was written. `vstore get COLLECTION KEY "
+            f"--meta` prints both, whole."
+        ) from error
 
 
 def rev_of(collection: Collection, key: str, given: str) -> str:

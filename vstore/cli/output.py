@@ -50,6 +50,11 @@ def short(value: Any, width: int = 60) -> str:
     return whole if len(whole) <= width else f"{whole[: width - 1]}…"
 
 
+def counted(number: int, noun: str) -> str:
+    """1 row, 2 rows."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Rows under their names: numbers to the right, text to the left."""
     rows = list(rows)

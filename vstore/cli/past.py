@@ -6,8 +6,8 @@ from itertools import islice
 
 import click
 
-from vstore.cli.options import chosen, json_option, moment, opened, rev_of, store_option
-from vstore.cli.output import line, out, plain, short, text, version, written
+from vstore.cli.options import chosen, json_option, lines_option, moment, opened, rev_of, store_option
+from vstore.cli.output import counted, line, out, plain, short, text, version, written
 from vstore.errors import NotFound
 from vstore.hlc import iso
 from vstore.ndjson import exports
@@ -83,6 +83,7 @@ def revert(collection: str, key: str, rev: str, urls: tuple[str, ...]) -> None:
 @click.argument("collection")
 @click.argument("when", metavar="MOMENT", type=moment)
 @click.argument("key", required=False)
+@lines_option
 @store_option
 def at(collection: str, when: int, key: str | None, urls: tuple[str, ...]) -> None:
     """Print a document or a collection as it was at a MOMENT.
@@ -99,4 +100,4 @@ def at(collection: str, when: int, key: str | None, urls: tuple[str, ...]) -> No
         for each in exports.documents(documents, count, when):
             out(each)
         if count.conflicts:
-            click.echo(f"vstore: {count.conflicts:,} documents had siblings; their winner is shown", err=True)
+            click.echo(f"vstore: {counted(count.conflicts, 'document')} had siblings; their winner is shown", err=True)

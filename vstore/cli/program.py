@@ -7,16 +7,18 @@ to answer before anyone has noticed.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
 
-from vstore.errors import Conflict, NotFound, StoreError
+from vstore.errors import Conflict, NotFound, PreconditionFailed, StoreError
 
 OK, ERROR, USAGE, NOT_FOUND, CONFLICT, DAMAGE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
@@ -44,6 +46,15 @@ COMMANDS = {
 }
 """The module of each command, in the order of the help page."""
 
+UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+"""How a write to stdout fails. Files have a name in their errors, and databases errors of their own."""
+
+HINTS: dict[type[StoreError], str] = {
+    PreconditionFailed: "See what is there: `vstore get COLLECTION KEY --meta`.",
+    Conflict: "See `vstore conflicts COLLECTION`, and settle with `vstore resolve COLLECTION KEY …`.",
+}
+"""What to do next on a command line, where the message says what to do next in Python. The first class that fits."""
+
 
 class Program(click.Group):
     """A group whose commands are imported when they are used."""
@@ -60,16 +71,17 @@ class Program(click.Group):
         members = vars(module).values()
         return next(each for each in members if isinstance(each, click.Command) and each.name == cmd_name)
 
+    def make_context(self, *given: Any, **extra: Any) -> click.Context:
+        """Reads the command line; `--help` and `--version` are printed here."""
+        with _stdout_watched():
+            return super().make_context(*given, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command that was found. A reader who goes away early, as in `vstore keys | head`, ends it well."""
-        try:
+        """Runs the command that was found."""
+        with _stdout_watched():
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError:
-            # What is still buffered has nowhere to go, and Python would complain about it on its way out.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return OK
-        return result
+            return result
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Any:
         """Runs a command and exits with its code: see the constants above.
@@ -82,6 +94,7 @@ class Program(click.Group):
             gc.freeze()
         if settings.get("standalone_mode", True):
             settings["standalone_mode"] = False
+            _fill_closed_streams()
             sys.exit(_code_of(lambda: super(Program, self).main(args, *rest, **settings)))
         return super().main(args, *rest, **settings)
 
@@ -108,6 +121,34 @@ def main() -> None:
     """
 
 
+@contextlib.contextmanager
+def _stdout_watched() -> Iterator[None]:
+    """Ends a command well whose reader goes away early, as in `vstore keys | head`, and names stdout if it is full.
+
+    Here and not with the other errors, since click takes a broken pipe for an error of its own and exits with 1.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in UNWRITABLE:
+            raise
+        # What is still buffered has nowhere to go, and Python would complain about it on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            raise click.exceptions.Exit(OK) from None
+        raise StoreError(f"stdout cannot be written: {error.strerror}.") from error
+
+
+def _fill_closed_streams() -> None:
+    """Opens the null device for each standard stream that is closed, as in `vstore put … >&-`.
+
+    Else the next file that is opened, the database, would get its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # for as long as the process
+
+
 def _code_of(run: Callable[[], Any]) -> int:
     try:
         code = run()
@@ -129,6 +170,7 @@ def _code_of(run: Callable[[], Any]) -> int:
 
 
 def _told(error: Exception, code: int) -> int:
-    for line in (str(error), *getattr(error, "__notes__", ())):
+    hints = [hint for kind, hint in HINTS.items() if isinstance(error, kind)][:1]
+    for line in (str(error), *getattr(error, "__notes__", ()), *hints):
         click.echo(f"vstore: {line}", err=True)
     return code

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from vstore.cli.options import chosen, json_option, opened, store_option, urls_or_default
-from vstore.cli.output import Talk, flush, line, plain, table, text
+from vstore.cli.output import Talk, counted, flush, line, plain, table, text
 from vstore.cli.program import DAMAGE
 from vstore.store import PARTITIONS, Store
 
@@ -65,7 +65,7 @@ def drop(name: str, yes: bool, urls: tuple[str, ...]) -> None:
     with opened(urls) as store:
         documents = chosen(store, name)
         if not yes:
-            question = f"Drop {plain(name)!r} with {len(documents):,} documents and all their history?"
+            question = f"Drop {plain(name)!r} with {counted(len(documents), 'document')} and all their history?"
             click.confirm(question, abort=True, err=True)
         store.drop(name)
 
@@ -124,7 +124,7 @@ def prune(
         line({"keys": done.keys, "pruned": done.pruned, "kept": done.kept, "dry_run": dry_run})
         return
     verb = "would be pruned" if dry_run else "pruned"
-    text(f"{done.pruned:,} versions of {done.keys:,} documents {verb}, {done.kept:,} kept")
+    text(f"{counted(done.pruned, 'version')} of {counted(done.keys, 'document')} {verb}, {done.kept:,} kept")
 
 
 @click.command("check")
@@ -145,7 +145,7 @@ def check(names: tuple[str, ...], as_json: bool, urls: tuple[str, ...]) -> int:
             flush()
     talk.end()
     if not as_json:
-        click.echo(f"{found:,} findings" if found else "no damage found", err=True)
+        click.echo(counted(found, "finding") if found else "no damage found", err=True)
     return DAMAGE if found else 0
 
 
@@ -166,4 +166,7 @@ def copy(targets: tuple[str, ...], as_json: bool, urls: tuple[str, ...]) -> None
     if as_json:
         line(asdict(copied))
     else:
-        text(f"{copied.versions:,} versions copied, {copied.body_bytes:,} bytes; both can be written, and synced")
+        text(
+            f"{counted(copied.versions, 'version')} copied, {counted(copied.body_bytes, 'byte')}; both can be written, "
+            f"and synced"
+        )

@@ -51,6 +51,8 @@ class Connection:
         self.broken = self.failed = False
         self.held = 0
         database.connections.add(weakref.ref(self, database.connections.discard))
+        if database.closed:
+            raise ConfigurationError(f"{database.name} is closed. Nothing was done. Open the store again.")
         if database.carried:
             raise Unavailable(
                 f"{database.name}: this process was forked while its parent was in the middle of a transaction there, "
@@ -195,6 +197,7 @@ class Database:
             parsed = parsed.set(drivername=f"{self.dialect.name}+{self.dialect.driver}")
         self.url = parsed
         self.durability = durability
+        self.closed = False
         self.engine = self._engine(parsed)
         self.driver_errors: tuple[type[BaseException], ...] = (self.engine.dialect.dbapi.Error,)  # type: ignore[union-attr]
         self._texts: dict[Statement, tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]] | None]] = {}
@@ -346,7 +349,8 @@ class Database:
         return error.__cause__ is not None and self.dialect.code(error.__cause__) in self.dialect.busy
 
     def close(self) -> None:
-        """Closes every connection."""
+        """Closes every connection, for good."""
+        self.closed = True
         for name in ("reading", "writing"):
             connection = getattr(self._local, name, None)
             if connection is not None:
