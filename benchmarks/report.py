@@ -93,7 +93,7 @@ def _line(work: str, pairs: Sequence[tuple[float, float]], value: str, budget: s
 def machine(folder: Path) -> Iterator[str]:
     """What the numbers depend on besides the code."""
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    yield f"machine   {_processor()}, {os.cpu_count()} cores{load}, {platform.platform()}"
+    yield f"machine   {_processor()}, {os.cpu_count()} cores{load}, {platform.system()} {platform.machine()}"
     yield f"folder    {folder}, {_file_system(folder)}"
     packages = ", ".join(f"{name} {version(name)}" for name in ("vstore", "SQLAlchemy", "orjson"))
     yield f"versions  Python {platform.python_version()}, {packages}"

@@ -526,7 +526,10 @@ class Shard:
                 held.inserted.append(placed)
                 self.clock.observe(version.stamp, self._now_us())
             for version in outcome.grown:
-                if version.rev in stubs and not version.stub:  # it moves to the feed's end, where readers find its body
+                fresh = next((n for n, other in enumerate(held.inserted) if other.rev == version.rev), None)
+                if fresh is not None:
+                    held.inserted[fresh] = version  # of this transaction: it is not written yet
+                elif version.rev in stubs and not version.stub:  # it moves to the feed's end, where readers find it
                     held.moved.append(version.id)
                     version = entry.versions[version.rev] = version._replace(id=partition.place())
                     if version.rev in entry.heads:

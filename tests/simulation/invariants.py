@@ -1,7 +1,7 @@
 """What must hold: the replicas compared with the oracle.
 
-The numbers are those of reference/replication.md 3.1. At every step, for every
-replica and key that changed, `Checker.entry`:
+Each has a number, by which failures name it. At every step, for every replica and
+key that changed, `Checker.entry`:
 
      2  heads are maximal among what the replica has received
      3  no lost update, 6 no resurrected delete, 7 an edit survives a delete it
@@ -17,7 +17,7 @@ replica and key that changed, `Checker.entry`:
     15  all agree on the winner
 
 and after healing `converged`: 1 convergence, 2 to 7 without "unless" and 14
-quiescence. To come, with what they are about: 13 and the rest of 6 (purge).
+quiescence. 13 is about purge, which the store does not have.
 
 The "unless" is the price of small clocks, and is real: `prev` is taken from the
 heads and a put compacts its clock, so it may claim an event that its writer had

@@ -23,7 +23,7 @@ Event = tuple[str, int]
 
 
 class Broken(AssertionError):
-    """An invariant of reference/replication.md 3.1 does not hold; `invariant` is its number there."""
+    """An invariant does not hold; `invariant` is its number in `tests.simulation.invariants`."""
 
     def __init__(self, invariant: int, text: str) -> None:
         super().__init__(text)

@@ -1,7 +1,6 @@
 """With any rule turned off, the simulation fails: each rule is needed, and the simulation would notice its loss.
 
-The rules are those of reference/replication.md 2.17 that concern replicas of
-ours (the bridge and purge bring theirs), and what the simulation has taught
+The rules are those of docs/consistency.md, and what the simulation has taught
 since. A rule that is code in `vstore` is taken out of that code by monkeypatch;
 the others are `Rules` of the test's replica.
 """

@@ -72,13 +72,15 @@ class Model:
         """What one transaction does."""
         here = self.parts[part]
         before = {key: dict(entry.heads) for key, entry in self.entries.items()}
+        places = dict(here.places)
         grown: set[tuple[str, str]] = set()
         for work in works:
             if isinstance(work, Put):
                 self._put(here, work)
                 continue
             for key, rows in work.rows.items():
-                stubs = {rev for rev, version in self.entries[key].versions.items() if version.stub}
+                versions = self.entries[key].versions
+                stubs = {rev for rev, version in versions.items() if version.stub and (key, rev) in places}
                 outcome = receive(self.entries[key], rows, here.known)
                 filled = [version for version in outcome.grown if version.rev in stubs and not version.stub]
                 for version in [*outcome.inserted, *filled]:  # a body that came later is news to readers of the feed
