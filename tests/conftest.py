@@ -15,11 +15,17 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 import vstore
 from vstore import Store
+
+# In CI the examples are the same each time, so that a change is judged by what it changes; elsewhere they are new ones.
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("new", deadline=None, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "new")
 
 SERVERS = {
     "postgresql": os.environ.get("VSTORE_TEST_POSTGRESQL", "postgresql+psycopg://127.0.0.1/postgres"),

@@ -498,7 +498,8 @@ class Collection(MutableMapping[str, Any]):
         """What was committed since a token: complete, and in commit order for each partition.
 
         Args:
-            since: the `since` of an earlier feed; None is the beginning.
+            since: the `since` of an earlier feed; None is the beginning. One that was
+                taken inside a transaction that was rolled back means nothing.
             follow: wait for more, for ever or until nothing came for `idle_seconds`.
             full: every version instead of the present heads.
             values: with the value of each.

@@ -86,13 +86,15 @@ class Life:
         self._told.recv()
         self._acknowledged: list[Wrote] = []
         self._heard = threading.Condition()
+        self._ended = False
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def await_writes(self, count: int) -> None:
         """Returns once so many writes have been acknowledged, however slow the machine is."""
         with self._heard:
-            assert self._heard.wait_for(lambda: len(self._acknowledged) >= count, timeout=60)
+            assert self._heard.wait_for(lambda: self._ended or len(self._acknowledged) >= count, timeout=60)
+            assert not self._ended, "the writer ended by itself"
 
     def killed(self) -> dict[str, list[Any]]:
         """Kills it; what it had been told is stored, in order, for each key."""
@@ -112,8 +114,10 @@ class Life:
                 with self._heard:
                     self._acknowledged.extend(wrote)
                     self._heard.notify_all()
-        except (EOFError, OSError):  # killed in the middle of a message
-            return
+        except (EOFError, OSError):  # killed, perhaps in the middle of a message
+            with self._heard:
+                self._ended = True
+                self._heard.notify_all()
 
 
 def recorded(store: Store, name: str = "posts") -> dict[str, list[Any]]:
