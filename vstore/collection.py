@@ -758,12 +758,16 @@ class Collection(MutableMapping[str, Any]):
         self, handle: Handle, key: str, heads: Sequence[Version], version: Version, content: Content
     ) -> list[Version]:
         """The heads after a put, each with its body: the new one's is at hand, those of siblings are read."""
-        bodies = {version.id: content.body}
-        unread = [head.id for head in heads if head.id != version.id and not head.deleted and head.body is None]
+        unread = [head.id for head in heads if head.rev != version.rev and not head.deleted and head.body is None]
+        bodies: dict[int, bytes | None] = {}
         if unread:
             shard, _definition, _part = handle.place(key)
             with shard.database.snapshot() as connection:
-                bodies.update(bodies_of(connection, unread))
+                bodies = bodies_of(connection, unread)
+        # With its codec: what was put again may be stored in another form, and it is the same value.
+        heads = [
+            head._replace(codec=content.codec, body=content.body) if head.rev == version.rev else head for head in heads
+        ]
         # One without a body now was superseded since, and pruned: no sibling any more.
         found = [head if head.deleted else head._replace(body=head.body or bodies.get(head.id)) for head in heads]
         return [head for head in found if head.deleted or head.body is not None]

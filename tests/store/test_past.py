@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -157,7 +157,8 @@ def test_a_prune_and_a_writer_of_another_process_do_not_miss_each_other(
         posts = store.create("posts", partitions=1)
         base = posts.put("k", "base")
         posts["k"] = "edited"
-        started, order = [], []
+        started: list[Future[None]] = []
+        order: list[str] = []
         rows = type(store.shards[0].database.read()).rows
 
         def watched(connection: object, statement: object, params: Sequence[object] = ()) -> list[object]:

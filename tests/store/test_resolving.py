@@ -128,7 +128,7 @@ def test_items_with_a_resolver_are_those_of_the_moment_it_began(posts: Collectio
     quarrel(posts, "war", 10, 20)
     largest = posts.store.collection("posts", resolver=lambda conflict: max(s.value for s in conflict.siblings))
 
-    found = []
+    found: list[tuple[str, Any]] = []
     for item in largest.items():
         if not found:
             posts["war"] = "settled"
