@@ -13,10 +13,10 @@ from itertools import groupby
 from typing import Any
 
 from vstore.document import Document, Version, common_ancestor, context_of, heads_among
-from vstore.errors import Conflict, HistoryPruned, InvalidKey, NotFound
+from vstore.errors import Conflict, HistoryPruned, NotFound
 from vstore.handle import Handle, shown, unprefixed
 from vstore.hlc import iso
-from vstore.scan import Items, OnConflict, Values, bodies_of
+from vstore.scan import AsItWas, OnConflict, bodies_of
 from vstore.shard import Definition, Shard
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection
@@ -83,7 +83,7 @@ def base_of(handle: Handle, key: str, revs: Sequence[str]) -> Version | None:
     return None if found.stub else found  # pruned between the two reads: the siblings have been settled since
 
 
-class Past(Mapping[str, Any]):
+class Past(AsItWas):
     """A collection as it was shown at a moment: a read-only mapping, exact, computed as it is read."""
 
     def __init__(self, handle: Handle, moment_us: int, prefix: str = "") -> None:
@@ -133,14 +133,6 @@ class Past(Mapping[str, Any]):
             )
         return document.value
 
-    def __contains__(self, key: object) -> bool:
-        if not isinstance(key, str):
-            return False
-        try:
-            return not self.read(key).deleted
-        except (NotFound, InvalidKey):
-            return False
-
     def documents(self) -> Iterator[Document]:
         """Every live document at the moment with its siblings, in key order, streamed.
 
@@ -149,14 +141,6 @@ class Past(Mapping[str, Any]):
         """
         streams = [self._shard_documents(shard, definition) for shard, definition, _first, _end in self._handle.runs()]
         return heapq.merge(*streams, key=lambda document: document.key)
-
-    def items(self, *, on_conflict: OnConflict | None = None) -> Items:
-        """Every live document at the moment as (key, value), in key order."""
-        return Items(self, on_conflict)
-
-    def values(self, *, on_conflict: OnConflict | None = None) -> Values:
-        """The values of `items`, in the same order."""
-        return Values(self, on_conflict)
 
     def rows(self, on_conflict: OnConflict | None = None) -> Iterator[tuple[str, Any]]:
         """What `items` iterates over."""

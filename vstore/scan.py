@@ -15,6 +15,7 @@ process and opens its own connection there.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
@@ -81,7 +82,35 @@ class Slice:
             database.close()
 
 
-class Snapshot(Mapping[str, Any]):
+class AsItWas(Mapping[str, Any]):
+    """A read-only mapping of a collection at another time than now: what its kinds have in common."""
+
+    @abstractmethod
+    def read(self, key: str) -> Document:
+        """The document then, siblings or a tombstone included. Raises NotFound if there had been none."""
+
+    @abstractmethod
+    def rows(self, on_conflict: OnConflict | None = None) -> Iterator[tuple[str, Any]]:
+        """What `items` iterates over."""
+
+    def __contains__(self, key: object) -> bool:
+        if not isinstance(key, str):
+            return False
+        try:
+            return not self.read(key).deleted
+        except (NotFound, InvalidKey):
+            return False
+
+    def items(self, *, on_conflict: OnConflict | None = None) -> Items:
+        """Every live document then as (key, value), in the order of iteration."""
+        return Items(self, on_conflict)
+
+    def values(self, *, on_conflict: OnConflict | None = None) -> Values:
+        """The values of `items`, in the same order."""
+        return Values(self, on_conflict)
+
+
+class Snapshot(AsItWas):
     """A collection as it was when the snapshot was taken. Costs nothing to keep; a prune may make parts unreadable."""
 
     def __init__(self, handle: Handle, prefix: str = "") -> None:
@@ -103,14 +132,6 @@ class Snapshot(Mapping[str, Any]):
             raise Conflict(f"{key!r} in {self._handle.name!r} had several live siblings. read() shows them.", document)
         return document.value
 
-    def __contains__(self, key: object) -> bool:
-        if not isinstance(key, str):
-            return False
-        try:
-            return not self.read(key).deleted
-        except (NotFound, InvalidKey):
-            return False
-
     def __iter__(self) -> Iterator[str]:
         cut = len(self._prefix)
         for database, run in self._runs:
@@ -120,14 +141,6 @@ class Snapshot(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
-
-    def items(self, *, on_conflict: OnConflict | None = None) -> Items:
-        """Every live document then as (key, value), in storage order: the fastest way to read all."""
-        return Items(self, on_conflict)
-
-    def values(self, *, on_conflict: OnConflict | None = None) -> Values:
-        """The values of `items`, in the same order."""
-        return Values(self, on_conflict)
 
     def rows(
         self, on_conflict: OnConflict | None = None, settle: Callable[[Document], Any] | None = None

@@ -835,6 +835,3 @@ def definition_of(row: Sequence[Any]) -> Definition:
     """A collection from its row."""
     id_, name, partitions, options, base = row
     return Definition(id_, name, partitions, json.loads(options), base)
-
-
-__all__ = ["Definition", "Partition", "Shard", "StoreError", "definition_of", "knowledge_of", "set_checkpoint"]

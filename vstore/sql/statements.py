@@ -471,13 +471,6 @@ ALL_HEADS = Statement(
     "a",
     "n",
 )
-STRAY_HEADS = Statement(
-    "heads without their version",
-    select(as_text(head.c.key), head.c.id).where(
-        head.c.collection == _p("c"), ~exists().where(version.c.id == head.c.id)
-    ),
-    "c",
-)
 
 # --- every row, for check and copy -----------------------------------------------------------------------------------
 
