@@ -38,7 +38,7 @@ from vstore.errors import (
     Unavailable,
 )
 from vstore.resolvers import DELETE, KEEP, Resolver, Sibling, Siblings
-from vstore.scan import Snapshot
+from vstore.snapshot import Snapshot
 from vstore.store import Store
 
 __version__ = "0.1.0"

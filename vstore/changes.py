@@ -1,31 +1,31 @@
 """The change feed: what was committed since a token, complete and in order for each partition.
 
-    compacted   the present heads by the commit that made them: the latest state
+    compacted   the present heads by the commit that made them, or made them the
+                heads they are: the latest state
     full        every version that is still here, by its commit
 
 Both count one and the same order, the partition's: a writer locks the counter row
 before anything else, so a reader who has seen seq n will never meet a smaller one
-later. A token is a position in every partition; it names the feeds that it
-belongs to, and after a restore, a copy or a move it is refused instead of misread.
+later. How far one has read is a token, see `vstore.since`.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
+from operator import itemgetter
 from typing import Any
 
 from vstore.document import Version
 from vstore.errors import InvalidToken
 from vstore.handle import Handle, place_of, seq_of
 from vstore.shard import Definition, Shard
+from vstore.since import feeds_of, positions_in, token_of
 from vstore.sql import statements as sql
 from vstore.sql.rows import version_of
+from vstore.sql.statements import chunks
 
 PAGE_ROWS = 1_000
 POLL_SECONDS = 0.5
@@ -99,9 +99,9 @@ class Changes:
         self._idle_seconds = idle_seconds
         self._news = news or News()
         now = handle.positions()
-        self._feeds = _digest(now)
+        self._feeds = feeds_of(now)
         reached = [seq for _feed, seq in now]
-        self._positions = [0] * len(reached) if since is None else _parsed(since, full, self._feeds, reached)
+        self._positions = [0] * len(reached) if since is None else positions_in(since, full, self._feeds, reached)
         self._rows = self._walk()
 
     def __iter__(self) -> Iterator[Change]:
@@ -113,7 +113,7 @@ class Changes:
     @property
     def since(self) -> str:
         """The token: opaque, printable, for this collection of this store only."""
-        return _token(self._full, self._feeds, self._positions)
+        return token_of(self._full, self._feeds, self._positions)
 
     def _walk(self) -> Iterator[Change]:
         idle_since = time.monotonic()
@@ -121,7 +121,7 @@ class Changes:
             news = self._news.number  # before looking, so that a commit in between ends the wait below
             now = self._handle.positions()
             reached = [seq for _feed, seq in now]
-            if _digest(now) != self._feeds or any(map(int.__lt__, reached, self._positions)):
+            if feeds_of(now) != self._feeds or any(map(int.__lt__, reached, self._positions)):
                 raise InvalidToken(
                     f"the feed of {self._handle.name!r} was replaced while it was read: the database was restored "
                     f"or got a new actor. Read it again from the beginning."
@@ -151,48 +151,41 @@ class Changes:
         while self._positions[part] < reached:
             bounds = place_of(partition, self._positions[part]), top, PAGE_ROWS
             rows = shard.database.ask(statement, bounds)
+            found = []
             for row in rows:
                 key, body, *lineage = row if self._full else row[1:]
                 version = version_of(lineage, body)
-                self._positions[part] = seq_of(version.id)
+                found.append((version.id, key, version))
+            end = found[-1][0] if len(rows) == PAGE_ROWS else top
+            if not self._full:
+                grown, end = _grown(shard, definition, bounds[0], end)
+                if grown:
+                    found = sorted([each for each in found + grown if each[0] <= end], key=itemgetter(0))
+            for place, key, version in found:
+                self._positions[part] = seq_of(place)
                 if key.startswith(self._prefix) and not (self._full and version.stub):
-                    yield self._change(key[len(self._prefix) :], version, part)
-            if len(rows) < PAGE_ROWS:
-                self._positions[part] = reached
+                    yield self._change(key[len(self._prefix) :], version, part, seq_of(place))
+            self._positions[part] = seq_of(end)
 
-    def _change(self, key: str, version: Version, part: int) -> Change:
+    def _change(self, key: str, version: Version, part: int, seq: int) -> Change:
         value = self._handle.value(version, key) if self._values else None
-        return Change(key, version.rev, version.deleted, version.stamp, part, seq_of(version.id), value)
+        return Change(key, version.rev, version.deleted, version.stamp, part, seq, value)
 
 
-def _token(full: bool, feeds: str, positions: list[int]) -> str:
-    text = json.dumps([1, int(full), feeds, positions], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+def _grown(shard: Shard, definition: Definition, after: int, end: int) -> tuple[list[tuple[int, str, Version]], int]:
+    """The heads that learnt more of their past up to an id, each where it did, and the id up to which that is all.
 
-
-def _digest(now: list[tuple[str, int]]) -> str:
-    return blake2b(" ".join(feed for feed, _seq in now).encode(), digest_size=12).hexdigest()
-
-
-def _parsed(token: str, full: bool, feeds: str, reached: list[int]) -> list[int]:
-    advice = "Nothing was read. Start without `since` and take the new feed's token."
-    try:
-        _form, was_full, was_feeds, positions = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        if not all(type(position) is int and position >= 0 for position in positions):
-            raise ValueError("a position is a count")
-        if token != _token(was_full, was_feeds, positions):  # there is one text for a token
-            raise ValueError("not as it was given out")
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise InvalidToken(f"since={token[:40]!r} is not a token of a change feed. {advice}") from error
-    if bool(was_full) != full:
-        raise InvalidToken(
-            f"since= is a token of the {'full' if was_full else 'compacted'} feed, and this is the other. {advice}"
-        )
-    if was_feeds != feeds or len(positions) != len(reached):
-        raise InvalidToken(
-            "since= belongs to another feed: of another collection or store, or from before this one was restored, "
-            f"copied or moved. {advice}"
-        )
-    if any(position > now for position, now in zip(positions, reached, strict=True)):
-        raise InvalidToken(f"since= is ahead of this feed: the database was set back to an older state. {advice}")
-    return list(positions)
+    A rival may be superseded by that, so that another head is the winner, and
+    no head is new. Those that changed again come where they did that.
+    """
+    events = shard.database.ask(sql.EVENTS_BY_ID, (after, end, PAGE_ROWS))
+    if len(events) == PAGE_ROWS:
+        end = events[-1][0]
+    places = {key: id_ for id_, key, kind in events if kind == "grown"}
+    found = []
+    for chunk in chunks(list(places)):
+        for key, body, *lineage in shard.database.ask(sql.HEADS_WITH_BODY(len(chunk)), [definition.id, *chunk]):
+            version = version_of(lineage, body)
+            if version.id < places[key]:
+                found.append((places[key], key, version))
+    return found, end

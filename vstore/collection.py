@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import heapq
 import random
 import secrets
 import time
@@ -21,7 +20,6 @@ from collections.abc import (
     Callable,
     Iterable,
     Iterator,
-    KeysView,
     Mapping,
     MutableMapping,
     Sequence,
@@ -46,13 +44,18 @@ from vstore.errors import (
     StoreError,
 )
 from vstore.handle import Handle, shown, unprefixed
-from vstore.history import Past, base_of, history, version_at
+from vstore.history import HistoryScan, base_of, history, version_at
 from vstore.hlc import moment_us
+from vstore.keys import Keys
 from vstore.partition import check_key
+from vstore.past import Past
 from vstore.patch import diff
+from vstore.reading import OnConflict
 from vstore.resolvers import DELETE, KEEP, Resolver, Sibling, Siblings, decide
 from vstore.retention import Pruned, prune
-from vstore.scan import Items, OnConflict, Slice, Snapshot, Values, bodies_of
+from vstore.scan import bodies_of
+from vstore.slices import Slice
+from vstore.snapshot import Items, Snapshot, Values
 from vstore.sql import statements as sql
 from vstore.sql.rows import version_of
 from vstore.sql.schema import LIVE, TOMBSTONE
@@ -462,21 +465,57 @@ class Collection(MutableMapping[str, Any]):
         version = self.version(key, rev)
         return self._put(key, Content(None) if version.deleted else self.content(version.value))
 
-    def at(self, moment: Any) -> Past:
-        """The collection as it was shown at a past moment: a read-only mapping, exact, streamed.
+    def at(self, moment: Any, *, start: str | None = None, end: str | None = None) -> Past:
+        """The collection, or a range of it, as it was shown at a past moment: a read-only mapping, exact, streamed.
 
         Args:
             moment: ISO 8601 text, an aware datetime, or a stamp in microseconds.
+            start: the first key that may come, included.
+            end: the end, not included.
 
         Raises:
             ValueError, TypeError: it is no moment, or not within the years 1 to 9999.
             NotFound: the collection does not exist.
         """
-        return Past(self._needed(), moment_us(moment), self._prefix)
+        return Past(self._needed(), moment_us(moment), self._prefix, start, end)
 
-    def snapshot(self) -> Snapshot:
-        """The collection as it is now, for reading later or elsewhere while others write."""
-        return Snapshot(self._needed(), self._prefix)
+    def snapshot(self, start: str | None = None, end: str | None = None, *, since: str | None = None) -> Snapshot:
+        """The collection as it is now, or a range of it, for reading later or elsewhere while others write.
+
+        Args:
+            start: the first key that may come, included.
+            end: the end, not included.
+            since: the `since` of an earlier snapshot: the same one again, and
+                cut into the same slices.
+
+        Raises:
+            NotFound: the collection does not exist.
+            InvalidToken: `since` is no token of its compacted feed.
+        """
+        return Snapshot(self._needed(), self._prefix, start, end, since)
+
+    def history_scan(
+        self, since: Any = None, until: Any = None, *, start: str | None = None, end: str | None = None
+    ) -> HistoryScan:
+        """Every version there is now, for jobs over time: pairs of (key, Document), as committed in each partition.
+
+        Args:
+            since: a moment, as for `at`: only what was written then or later.
+            until: only what was written before it.
+            start: the first key that may come, included.
+            end: the end of the keys, not included. Every version is looked at all the same.
+
+        Versions that have been pruned are left out; a tombstone has the value None.
+
+            for key, version in posts.history_scan(since="2026-01-01T00:00:00Z"):
+                print(key, version.stamp, version.value)
+
+        Raises:
+            ValueError, TypeError: since or until is no moment.
+            NotFound: the collection does not exist.
+        """
+        since_us, until_us = (None if moment is None else moment_us(moment) for moment in (since, until))
+        return HistoryScan(self._needed(), self._prefix, since_us, until_us, start, end)
 
     def slices(self, count: int) -> Sequence[Slice]:
         """A snapshot in about `count` parts that other processes can read: for MapReduce."""
@@ -502,7 +541,8 @@ class Collection(MutableMapping[str, Any]):
                 taken inside a transaction that was rolled back means nothing.
             follow: wait for more, for ever or until nothing came for `idle_seconds`.
             full: every version instead of the present heads.
-            values: with the value of each.
+            values: with the value of each: None for a tombstone, and of several
+                heads every one's own, each in a change of its own.
 
         Raises:
             InvalidToken: the token belongs to another feed. Nothing was skipped.
@@ -864,60 +904,6 @@ class Collection(MutableMapping[str, Any]):
             return iter(())
         return Snapshot(handle, self._prefix).rows(on_conflict, self._settled if self.resolver is not None else None)
 
-    def _sorted_keys(self, prefix: str, start: str | None, end: str | None, reverse: bool) -> Iterator[str]:
-        """Live keys in byte order, from all shards."""
-        handle = self._handle()
-        if handle is None:
-            return iter(())
-        low = max(self._prefix + prefix, self._prefix + (start or ""))
-        ends = [_after_prefix(self._prefix + prefix)]
-        if end is not None:
-            ends.append(self._prefix + end)
-        high = min((bound for bound in ends if bound is not None), default=None)
-        low, high = _bound(low), None if high is None else _bound(high)
-        streams = [_pages(shard, definition, low, high, reverse) for shard, definition, _a, _b in handle.runs()]
-        cut = len(self._prefix)
-        return (key[cut:] for key in heapq.merge(*streams, reverse=reverse))
-
-
-class Keys(KeysView[str]):
-    """The keys of a collection, or a range of them."""
-
-    _mapping: Collection
-
-    def __init__(
-        self,
-        collection: Collection,
-        prefix: str = "",
-        start: str | None = None,
-        end: str | None = None,
-        reverse: bool = False,
-    ) -> None:
-        """For `Collection.keys`."""
-        super().__init__(collection)
-        self._range = prefix, start, end, reverse
-
-    def __iter__(self) -> Iterator[str]:
-        if self._range != ("", None, None, False):
-            yield from self._mapping._sorted_keys(*self._range)
-            return
-        handle = self._mapping._handle()
-        if handle is not None:
-            yield from Snapshot(handle, self._mapping._prefix)
-
-    def __contains__(self, key: object) -> bool:
-        prefix, start, end, _reverse = self._range
-        return (
-            isinstance(key, str)
-            and key.startswith(prefix)
-            and (start is None or key >= start)
-            and (end is None or key < end)
-            and key in self._mapping
-        )
-
-    def __len__(self) -> int:
-        return len(self._mapping) if self._range == ("", None, None, False) else sum(1 for _ in self)
-
 
 def _batches(items: Iterable[D], size: int) -> Iterator[list[D]]:
     batch: list[D] = []
@@ -928,39 +914,3 @@ def _batches(items: Iterable[D], size: int) -> Iterator[list[D]]:
             batch = []
     if batch:
         yield batch
-
-
-def _bound(text: str) -> str:
-    """The same place between keys, said without the NUL that no key has and PostgreSQL refuses."""
-    start, nul, _rest = text.partition("\0")
-    return start + "\x01" if nul else start
-
-
-def _after_prefix(prefix: str) -> str | None:
-    """The smallest text above all that begin with the prefix; None if there is none."""
-    for at in range(len(prefix) - 1, -1, -1):
-        code = ord(prefix[at])
-        if code < 0x10FFFF:
-            return prefix[:at] + chr(0xE000 if code == 0xD7FF else code + 1)  # the surrogates between are no characters
-    return None
-
-
-def _pages(shard: Any, definition: Any, low: str, high: str | None, reverse: bool) -> Iterator[str]:
-    """The live keys of one shard in [low, high), a page at a time."""
-    first = True
-    while True:
-        bounds = [definition.id, low] + ([] if high is None else [high]) + [PAGE_KEYS]
-        if reverse:
-            statement = sql.KEYS_BACK if high is None else sql.KEYS_BACK_BELOW
-        elif first:
-            statement = sql.KEYS_FROM if high is None else sql.KEYS_BETWEEN
-        else:
-            statement = sql.KEYS_AFTER if high is None else sql.KEYS_AFTER_BELOW
-        keys = [row[0] for row in shard.database.ask(statement, bounds)]
-        yield from keys
-        if len(keys) < PAGE_KEYS:
-            return
-        if reverse:
-            high = keys[-1]
-        else:
-            low, first = keys[-1], False

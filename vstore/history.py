@@ -1,28 +1,27 @@
-"""The past of a document and of a collection: every version, and what was shown at a moment.
+"""Every version: of one document, newest first, or of a whole collection, as they were committed.
 
-"At a moment" is by stamp: of the versions stamped by then, those that none of
-the others supersedes. So every replica that holds the same versions shows the
-same past, however late they arrived. Definition: docs/consistency.md, "Time travel".
+A version never changes and its id is its place in the order of commits, so a scan
+of all of them needs no more than to stop where the partitions were when it began.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from vstore.document import Document, Version, common_ancestor, context_of, heads_among
-from vstore.errors import Conflict, HistoryPruned, NotFound
-from vstore.handle import Handle, shown, unprefixed
-from vstore.hlc import iso
-from vstore.scan import AsItWas, OnConflict, bodies_of
-from vstore.shard import Definition, Shard
+from vstore.decoding import ALONE, Decoding, Pair, Row
+from vstore.document import Document, Version, common_ancestor, context_of
+from vstore.errors import NotFound
+from vstore.handle import Handle, partition_of, place_of, shown
+from vstore.ranges import KeyRange, key_range
+from vstore.reading import Reading
+from vstore.scan import CHUNK_ROWS, FIRST_ROWS, bodies_of, ends_of, next_limit, parted
+from vstore.slices import Slice
+from vstore.snapshot import cut
 from vstore.sql import statements as sql
-from vstore.sql.database import Connection
+from vstore.sql.database import Database
 from vstore.sql.rows import version_of
-
-PAGE_KEYS = 200
 
 
 def versions_of(handle: Handle, key: str) -> dict[str, Version]:
@@ -83,122 +82,109 @@ def base_of(handle: Handle, key: str, revs: Sequence[str]) -> Version | None:
     return None if found.stub else found  # pruned between the two reads: the siblings have been settled since
 
 
-class Past(AsItWas):
-    """A collection as it was shown at a moment: a read-only mapping, exact, computed as it is read."""
+@dataclass(frozen=True, slots=True)
+class VersionsAt:
+    """Every version that a run of partitions in one database had at a position in each: a `vstore.slices.Part`.
 
-    def __init__(self, handle: Handle, moment_us: int, prefix: str = "") -> None:
-        """Nothing is read yet. Raises ValueError for a moment outside the years 1 to 9999, as nanoseconds would be."""
-        iso(moment_us)
+    Stamped from `since_us` on and before `until_us`, where they are given.
+    """
+
+    collection: int
+    positions: Mapping[int, int]
+    keys: KeyRange
+    since_us: int | None = None
+    until_us: int | None = None
+    moment: ClassVar[str] = ""
+
+    def __str__(self) -> str:
+        return f"history of partitions {min(self.positions)} to {max(self.positions)}"
+
+    def pages(self, database: Database, reading: Reading | None) -> Iterator[list[Row]]:
+        """Each version that still has its body, and each tombstone, by id."""
+        after, top = ends_of(self.positions)
+        limit = FIRST_ROWS
+        while after < top:
+            with database.snapshot() as connection:
+                found = connection.rows(sql.VERSIONS_BY_ID, (after, top, limit))
+            after = found[-1][2] if len(found) == limit else top
+            body_bytes = sum([len(row[1]) for row in found if row[1]])
+            if reading is not None:
+                reading.body_bytes += body_bytes
+            limit = next_limit(limit, body_bytes, CHUNK_ROWS)
+            page: list[Row] = []
+            for key, body, *lineage in found:
+                if key in self.keys:
+                    version = version_of(lineage, body)
+                    if self._holds(version):
+                        page.append((version.id, ALONE, key, version, None))
+            yield page
+
+    def rev_of(self, database: Database, key: str) -> str | None:
+        """None: there may be several of a key, and each comes as a Document with its rev."""
+        return None
+
+    def pieces(self, database: Database, count: int) -> list[VersionsAt]:
+        """The same in at most so many parts of about equal size."""
+        return [replace(self, positions=positions) for positions in parted(self.positions, count)]
+
+    def _holds(self, version: Version) -> bool:
+        partition = partition_of(version.id)
+        return (
+            not version.stub
+            and version.id <= place_of(partition, self.positions[partition])
+            and (self.since_us is None or version.stamp >= self.since_us)
+            and (self.until_us is None or version.stamp < self.until_us)
+        )
+
+
+class HistoryScan:
+    """Every version of a collection, for questions over time: what was there when the scan was made, and no more.
+
+    Iterating gives (key, Document), in the order of commits in each partition:
+    versions that still have their body, and tombstones, whose value is None.
+    What has been pruned is left out. A job reads it in parts:
+
+        run(over=posts.history_scan(), map=lambda key, document: [(document.stamp // DAY_US, 1)], reduce=Sum())
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        prefix: str = "",
+        since_us: int | None = None,
+        until_us: int | None = None,
+        start: str | None = None,
+        end: str | None = None,
+    ) -> None:
+        """One small query for each shard."""
         self._handle = handle
         self._prefix = prefix
-        self.moment_us = moment_us
-
-    def __repr__(self) -> str:
-        return f"<{self._handle.name!r} at {iso(self.moment_us)}>"
-
-    def read(self, key: str) -> Document:
-        """The document at the moment: its siblings if there were several, the tombstone if it was deleted.
-
-        Raises:
-            NotFound: nothing had been recorded under `key` by then.
-            HistoryPruned: retention has removed versions the answer needs.
-
-        Reads one shard. Cost grows with the versions of `key`.
-        """
-        full = self._prefix + key if isinstance(key, str) else key  # what is no text is for `place` to refuse
-        shard, definition, _part = self._handle.place(full)
-        with shard.database.snapshot() as connection:
-            found = self._heads(connection, definition, [full])
-        if not found:
-            raise NotFound(
-                f"{key!r} in {self._handle.name!r}: nothing had been stored under it by {iso(self.moment_us)}."
+        reached = handle.positions()
+        self._parts = [
+            (
+                shard.database,
+                VersionsAt(
+                    definition.id,
+                    {definition.base + part: reached[part][1] for part in range(first, last)},
+                    key_range(prefix, start, end),
+                    since_us,
+                    until_us,
+                ),
             )
-        return unprefixed(self._handle.document(*found[0]), len(self._prefix))
-
-    def __getitem__(self, key: str) -> Any:
-        """The value at the moment.
-
-        Raises:
-            NotFound: there was no live document.
-            Conflict: there were several live siblings.
-        """
-        document = self.read(key)
-        if document.deleted:
-            raise NotFound(f"{key!r} in {self._handle.name!r} was deleted at {iso(self.moment_us)}.")
-        if document.conflicted:
-            raise Conflict(
-                f"{key!r} in {self._handle.name!r} had {len(document.siblings)} live siblings at "
-                f"{iso(self.moment_us)}. read() shows them.",
-                document,
-            )
-        return document.value
-
-    def documents(self) -> Iterator[Document]:
-        """Every live document at the moment with its siblings, in key order, streamed.
-
-        Reads the lineage of every version stamped by then, and the bodies of
-        those that were heads.
-        """
-        streams = [self._shard_documents(shard, definition) for shard, definition, _first, _end in self._handle.runs()]
-        return heapq.merge(*streams, key=lambda document: document.key)
-
-    def rows(self, on_conflict: OnConflict | None = None) -> Iterator[tuple[str, Any]]:
-        """What `items` iterates over."""
-        for document in self.documents():
-            if document.conflicted and on_conflict != "winner":
-                if on_conflict == "skip":
-                    continue
-                raise Conflict(
-                    f"{document.key!r} in {self._handle.name!r} had {len(document.siblings)} live siblings at "
-                    f"{iso(self.moment_us)}. Say on_conflict='winner' or 'skip', or use documents().",
-                    document,
-                )
-            yield document.key, document.value
-
-    def __iter__(self) -> Iterator[str]:
-        return (document.key for document in self.documents())
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self.documents())
-
-    def _shard_documents(self, shard: Shard, definition: Definition) -> Iterator[Document]:
-        after = self._prefix
-        first = True
-        while True:
-            with shard.database.snapshot() as connection:
-                statement = sql.VERSION_KEYS_FROM if first else sql.VERSION_KEYS
-                keys = [row[0] for row in connection.rows(statement, (definition.id, after, PAGE_KEYS))]
-                inside = [key for key in keys if key.startswith(self._prefix)]
-                found = self._heads(connection, definition, inside)
-            for key, heads in found:
-                document = self._handle.document(key, heads)
-                if not document.deleted:
-                    yield unprefixed(document, len(self._prefix))
-            if len(inside) < PAGE_KEYS:
-                return
-            after, first = keys[-1], False
-
-    def _heads(
-        self, connection: Connection, definition: Definition, keys: Sequence[str]
-    ) -> list[tuple[str, list[Version]]]:
-        """The heads of each key among the versions stamped by the moment, with bodies, in key order."""
-        rows: list[tuple[str, Version]] = []
-        for chunk in sql.chunks(keys):
-            for key, *lineage in connection.rows(sql.VERSIONS(len(chunk)), [definition.id, *chunk]):
-                version = version_of(lineage)
-                if version.stamp <= self.moment_us:
-                    rows.append((key, version))
-        rows.sort(key=lambda row: row[0].encode())
-        heads = [
-            (key, heads_among({version.rev: version for _, version in group}))
-            for key, group in groupby(rows, key=lambda row: row[0])
+            for shard, definition, first, last in handle.runs()
         ]
-        for key, found in heads:
-            for head in found:
-                if head.stub and not head.deleted:
-                    raise HistoryPruned(
-                        f"{key!r} in {self._handle.name!r} was at {head.rev} at {iso(self.moment_us)}, which "
-                        f"has been pruned. Nothing was changed. Raise the retention to keep more from now on."
-                    )
-        bodies = bodies_of(connection, [head.id for _, found in heads for head in found if not head.deleted])
-        return [(key, [head._replace(body=bodies.get(head.id)) for head in found]) for key, found in heads]
+
+    def __iter__(self) -> Iterator[Pair]:
+        for database, part in self._parts:
+            reading = Reading(versions=True)
+            decoding = Decoding(reading, database, self._handle.name, self._handle.codec_named, self._prefix)
+            for batch in decoding.batches(part.pages(database, reading)):
+                yield from batch
+
+    def slices(self, count: int) -> Sequence[Slice]:
+        """The scan cut into about `count` parts for other processes to read; their values are always Documents."""
+        return cut(self._handle, self._prefix, self._parts, count)
+
+    def len_estimate(self) -> int:
+        """How many versions were ever committed: an upper bound, at no cost."""
+        return sum(sum(part.positions.values()) for _database, part in self._parts)

@@ -35,8 +35,8 @@ from vstore.handle import Handle
 from vstore.identity import Proof, file_identity, state_directory
 from vstore.partition import MAX_PARTITIONS, check_key
 from vstore.resolvers import Resolver
-from vstore.scan import Decoders
 from vstore.shard import Definition, Shard, set_checkpoint
+from vstore.slices import Decoders
 from vstore.sql import statements as sql
 from vstore.sql.database import Database
 from vstore.sql.migrate import meta_of

@@ -27,8 +27,11 @@ import pytest
 import vstore
 from tests.faults.writer import LIVES
 from vstore import Change, Collection, Context, InvalidToken, NotFound, PreconditionFailed, Store, changes
+from vstore.batch import Receive
 from vstore.changes import Changes, News
+from vstore.clock import Clock as Seen
 from vstore.handle import Handle, partition_of, seq_of
+from vstore.history import version_at
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection
 from vstore.sql.rows import version_of
@@ -288,6 +291,36 @@ def test_the_compacted_feed_shows_what_is_there_and_the_full_one_all_that_was(st
     assert [change.seq for change in posts.changes(full=True, values=True)] == [3, 4, 5, 6]
 
 
+def test_a_rival_that_falls_without_a_new_head_is_in_the_feed(store: Store) -> None:
+    """A sync teaches one of two heads that its writer had seen the other: the winner is another, and no version is new.
+
+    Who keeps what the feed told would show the old winner for ever.
+    """
+    posts = store.create("posts", partitions=2)
+    posts.put_many({"a": "alone", "k": "first"})
+    posts.put("k", "second", context=Context("k"))
+    winner, loser = posts.read("k", on_conflict="winner").siblings
+    token = posts.snapshot().since
+    handle = store.handle("posts")
+    assert handle is not None
+    shard, definition, part = handle.place("k")
+    heads = {each.rev: each for each in (version_at(handle, "k", rev) for rev in (winner.rev, loser.rev))}
+    [(actor, n, _prev)] = heads[winner.rev].dots
+    taught = heads[loser.rev]._replace(clock=Seen({actor: n}))
+
+    store.write(handle, [(shard, definition, Receive(part, {"k": [taught]}))])
+
+    assert posts["k"] == loser.value
+    [change] = posts.changes(token, values=True)
+    assert (change.key, change.rev, change.value, change.part) == ("k", loser.rev, loser.value, part)
+    assert {each.key for each in posts.changes()} == {"a", "k"}
+    after = posts.changes(token)
+    assert [each.rev for each in after] == [loser.rev]
+    assert list(posts.changes(after.since)) == []
+    posts["k"] = "later"
+    assert [(each.key, each.value) for each in posts.changes(token, values=True)] == [("k", "later")]
+
+
 @pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize("prefix", ["", "x/"])
 def test_a_feed_left_anywhere_goes_on_from_its_token(
@@ -369,8 +402,8 @@ def test_a_commit_of_the_same_process_wakes_a_follower_at_once(store: Store, mon
     follower.join(5)
 
     assert [(change.key, change.deleted) for change in seen] == [("a", False), ("b", False), ("c", False), ("a", True)]
-    # For each commit: one query that looks, one that reads, one that looks again before the next wait.
-    assert [count - asked[0] for count in asked] == [0, 3, 6, 9]
+    # For each commit: one query that looks, two that read, one that looks again before the next wait.
+    assert [count - asked[0] for count in asked] == [0, 4, 8, 12]
 
 
 def test_a_commit_between_a_look_and_the_wait_is_not_slept_through(

@@ -25,7 +25,9 @@ import vstore
 from tests.faults.writer import LIVES
 from vstore import Collection, Context, Document, NotFound, Snapshot, Store, scan
 from vstore.handle import partition_of, seq_of
-from vstore.scan import Slice
+from vstore.reading import Reading
+from vstore.scan import HeadsAt
+from vstore.slices import Slice
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection
 from vstore.sql.rows import version_of
@@ -45,6 +47,20 @@ State = dict[str, list[str]]
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few documents cross many chunks."""
     monkeypatch.setattr(scan, "CHUNK_ROWS", CHUNK_ROWS)
+
+
+@pytest.fixture(params=["by id", "by key"])
+def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What to read, in each of the two orders: all by id, and a range by key."""
+    if request.param == "by id":
+        return {}
+    monkeypatch.setattr(scan, "BY_KEY_COST", 1)
+    return {"start": "a", "end": "f"}
+
+
+def within(state: State, bounds: dict[str, str]) -> State:
+    """The keys of a range."""
+    return {key: values for key, values in state.items() if not bounds or bounds["start"] <= key < bounds["end"]}
 
 
 # --- the oracle ------------------------------------------------------------------------------------------------------
@@ -70,7 +86,13 @@ def there(store: Store, positions: dict[int, int] | None = None) -> State:
 
 def positions_of(snapshot: Snapshot) -> dict[int, int]:
     """The seq of each partition that a snapshot was taken at."""
-    return {partition: seq for _database, run in snapshot._runs for partition, seq in run.positions.items()}
+    return {partition: seq for _database, part in snapshot._parts for partition, seq in part.positions.items()}
+
+
+def positions_of_slice(part: Slice) -> dict[int, int]:
+    """The same of a slice."""
+    assert isinstance(part.part, HeadsAt)
+    return dict(part.part.positions)
 
 
 # --- what is compared with it ----------------------------------------------------------------------------------------
@@ -132,7 +154,9 @@ def settled(store: Store, partitions: int = 2) -> Collection:
 
 
 @pytest.mark.parametrize("partitions", [1, 4])
-def test_what_is_written_between_chunks_is_not_in_the_scan(store: Store, partitions: int) -> None:
+def test_what_is_written_between_chunks_is_not_in_the_scan(
+    store: Store, partitions: int, bounds: dict[str, str]
+) -> None:
     """After any number of documents were taken, any key is put, deleted, made again or gets a rival; then the rest."""
     print(f"seed {SEED}")
     chance = random.Random(SEED)
@@ -140,8 +164,10 @@ def test_what_is_written_between_chunks_is_not_in_the_scan(store: Store, partiti
     cases = list(itertools.product(CHANGES, KEYS, range(len(KEYS))))
 
     for change, key, taken in chance.sample(cases, 100):
-        expected = there(store)
-        rows = posts.snapshot().rows(settle=all_of)
+        expected = within(there(store), bounds)
+        snapshot = posts.snapshot(**bounds)
+        rows = snapshot.rows(settle=all_of)
+        assert snapshot._chosen()[0][1].by_key == bool(bounds)
         first = list(itertools.islice(rows, taken))
         change(posts, key)
 
@@ -174,8 +200,18 @@ class Meanwhile:
         self._left = 0
         return found if happened else None
 
+    def read(self, part: Slice, reading: Reading, query: int, happen: Callable[[], object]) -> dict[str, Any]:
+        """What a slice gives; if it takes fewer queries than that, nothing happens."""
+        self._left, self._happen = query, happen
+        pairs = [pair for batch in part.batches(reading) for pair in batch]
+        self._left = 0
+        assert len(dict(pairs)) == len(pairs)
+        return dict(pairs)
 
-def test_what_is_written_inside_of_a_chunk_is_not_in_the_scan(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+
+def test_what_is_written_inside_of_a_chunk_is_not_in_the_scan(
+    store: Store, monkeypatch: pytest.MonkeyPatch, bounds: dict[str, str]
+) -> None:
     """A change of any kind right after each query of the scan: of positions, of changes, of rows, of siblings."""
     print(f"seed {SEED}")
     chance = random.Random(SEED)
@@ -184,8 +220,8 @@ def test_what_is_written_inside_of_a_chunk_is_not_in_the_scan(store: Store, monk
 
     for change in CHANGES * 2:
         for query in range(1, QUERIES):
-            key, expected = chance.choice(KEYS), there(store)
-            found = meanwhile.scan(posts.snapshot(), query, partial(change, posts, key))
+            key, expected = chance.choice(KEYS), within(there(store), bounds)
+            found = meanwhile.scan(posts.snapshot(**bounds), query, partial(change, posts, key))
             if found is None:
                 break
 
@@ -197,7 +233,7 @@ def test_what_is_written_inside_of_a_chunk_is_not_in_the_scan(store: Store, monk
     "kind", [pytest.param("postgresql", marks=pytest.mark.postgres), pytest.param("mariadb", marks=pytest.mark.mariadb)]
 )
 def test_a_scan_inside_of_a_transaction_is_exact_too(
-    kind: str, fresh_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    kind: str, fresh_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, bounds: dict[str, str]
 ) -> None:
     """Queries of a write transaction see what others commit in between, so the order of the queries has to do it."""
     print(f"seed {SEED}")
@@ -208,14 +244,38 @@ def test_a_scan_inside_of_a_transaction_is_exact_too(
         meanwhile = Meanwhile(monkeypatch)
         for change in CHANGES * 2:
             for query in range(1, QUERIES):
-                key, expected = chance.choice(KEYS), there(store)
+                key, expected = chance.choice(KEYS), within(there(store), bounds)
                 with store.transaction():
-                    found = meanwhile.scan(posts.snapshot(), query, partial(change, other["posts"], key))
+                    found = meanwhile.scan(posts.snapshot(**bounds), query, partial(change, other["posts"], key))
                 if found is None:
                     break
 
                 assert found == expected, f"{change.__name__} {key!r} after query {query}"
             assert query > 6  # several chunks
+
+
+def test_slices_are_exact_however_their_reader_wants_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch, bounds: dict[str, str]
+) -> None:
+    """With versions, and with a hint of what to leave out, which leaves out nothing that holds it."""
+    print(f"seed {SEED}")
+    chance = random.Random(SEED)
+    posts = settled(store)
+    meanwhile = Meanwhile(monkeypatch)
+
+    for change in CHANGES * 2:
+        for query in range(1, QUERIES):
+            key, expected = chance.choice(KEYS), within(there(store), bounds)
+            [part] = posts.snapshot(**bounds).slices(1)
+            hinted = posts.snapshot(**bounds).slices(1)[0]
+
+            versions = meanwhile.read(part, Reading(versions=True), query, partial(change, posts, key))
+            assert {key: all_of(document) for key, document in versions.items()} == expected, f"after query {query}"
+
+            expected = within(there(store, positions_of_slice(hinted)), bounds)
+            some = meanwhile.read(hinted, Reading(holding=((b"rival",),)), query, partial(change, posts, key))
+            assert {key for key, values in expected.items() if any("rival" in value for value in values)} <= some.keys()
+            assert all(value in expected[key] for key, value in some.items()), f"after query {query}"
 
 
 def test_rivals_whose_heads_are_in_different_chunks_come_once(store: Store) -> None:
@@ -287,7 +347,7 @@ def churn(posts: Collection, seed: int, stop: threading.Event) -> None:
 def read_slice(part: Slice) -> list[tuple[str, Any]]:
     """What another process does with a slice."""
     scan.CHUNK_ROWS = CHUNK_ROWS
-    return list(part.documents())
+    return [pair for batch in part.batches(Reading()) for pair in batch]
 
 
 @pytest.mark.parametrize(
@@ -300,9 +360,15 @@ def read_slice(part: Slice) -> list[tuple[str, Any]]:
     ],
     ids="+".join,
 )
-def test_scans_and_slices_are_exact_while_others_write(kinds: list[str], fresh_url: Callable[[str], str]) -> None:
-    """Four threads change everything; each round reads a snapshot, its keys, a view, and slices in another process."""
+def test_scans_and_slices_are_exact_while_others_write(
+    kinds: list[str], fresh_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four threads change everything; each round reads a snapshot, its keys, a view, and slices in another process.
+
+    The view is read by key. What the feed tells from a snapshot on makes the present of it.
+    """
     print(f"seed {SEED}")
+    monkeypatch.setattr(scan, "BY_KEY_COST", 1)
     urls = [fresh_url(kind) for kind in kinds]
     stop = threading.Event()
     with vstore.open(*urls) as store, ProcessPoolExecutor(1, mp_context=LIVES) as elsewhere:
@@ -315,6 +381,8 @@ def test_scans_and_slices_are_exact_while_others_write(kinds: list[str], fresh_u
             for number in range(8):
                 snapshot, view = posts.snapshot(), posts.prefixed("x/").snapshot()
                 sliced = elsewhere.map(read_slice, snapshot.slices(3))
+                viewed_elsewhere = elsewhere.map(read_slice, view.slices(3))
+                again = dict(posts.snapshot(since=snapshot.since).items(on_conflict="winner"))
                 found, keys = state(snapshot.rows(settle=all_of)), sorted(snapshot)
                 viewed = state(view.rows(settle=all_of))
                 winners = dict(snapshot.items(on_conflict="winner"))
@@ -324,12 +392,23 @@ def test_scans_and_slices_are_exact_while_others_write(kinds: list[str], fresh_u
                 assert found == expected, f"round {number}"
                 assert keys == sorted(expected)
                 assert part == sorted(winners.items())
+                assert again == winners
                 assert winners.keys() == expected.keys()
                 assert all(value in expected[key] for key, value in winners.items())
                 expected = there(store, positions_of(view))
                 assert viewed == {key[2:]: values for key, values in expected.items() if key.startswith("x/")}
+                assert sorted(itertools.chain.from_iterable(viewed_elsewhere)) == sorted(
+                    view.items(on_conflict="winner")
+                )
         finally:
             stop.set()
             for thread in threads:
                 thread.join()
         assert there(store) != expected  # they did write
+        for taken, source in ((snapshot, posts), (view, posts.prefixed("x/"))):
+            kept = dict(taken.items(on_conflict="winner"))
+            news = {change.key for change in source.changes(since=taken.since)}
+            found = source.get_many(news, on_conflict="winner")
+            kept = {key: value for key, value in kept.items() if key not in found.missing} | found
+            assert kept == dict(source.items(on_conflict="winner"))
+            assert 0 < len(news) <= 40

@@ -23,6 +23,7 @@ from vstore import (
     PreconditionFailed,
     Store,
 )
+from vstore.reading import Reading
 
 NOT_DICTS = [None, True, False, 0, -1, 2**64 - 1, 1.5, "", "text \u2028 \U0001f600", [], [None], [[1], {"a": 2}]]
 
@@ -587,7 +588,12 @@ def test_a_snapshot_stays_what_it_was(posts: Collection) -> None:
     assert snapshot["k1"] == 1
     assert {sibling.value for sibling in snapshot.read("war").siblings} == {1, 2}
     assert [slice_.name for slice_ in snapshot.slices(3)] == ["posts"] * 3
-    read = dict(pair for slice_ in snapshot.slices(3) for pair in slice_.documents(on_conflict="skip"))
+    read = {
+        key: value
+        for part in snapshot.slices(3)
+        for batch in part.batches(Reading(on_conflict="skip"))
+        for key, value in batch
+    }
     assert read == expected
     with pytest.raises(NotFound):
         snapshot["new"]
@@ -629,7 +635,7 @@ def test_a_prefixed_view_is_a_collection_of_its_own(posts: Collection) -> None:
     assert [document.key for document in view.at(first.stamp).documents()] == ["a", "\U0010ffff!"]
     assert view.snapshot().read("a").key == "a"
     assert dict(view.snapshot()) == dict(view)
-    assert {key for slice_ in view.slices(4) for key, _ in slice_.documents()} == set(view)
+    assert {key for part in view.slices(4) for batch in part.batches(Reading()) for key, _ in batch} == set(view)
     assert {change.key for change in view.changes()} == set(view)
     view.put("w", 1, context=Context("w"))
     assert view.put("w", 2, context=Context("2026/w")).conflicted

@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 
 import vstore
 from tests.store.past import Past, siblings
-from vstore import Collection, Context, HistoryPruned, Store
+from vstore import Collection, Conflict, Context, HistoryPruned, Store
+from vstore.batch import Receive
+from vstore.history import version_at
+from vstore.reading import Reading
 from vstore.retention import Pruned
+from vstore.slices import Slice
+from vstore.sql import statements as sql
+from vstore.sql.rows import version_of
 
 NOON_US = 1_793_534_400_000_000  # 2026-11-01T12:00:00Z
 
@@ -37,9 +43,9 @@ def posts(store: Store) -> Collection:
     return store["posts"]
 
 
-def replay(posts: Collection, steps: list[Step]) -> Past:
-    """Random writes, and the oracle of what they were."""
-    past = Past(posts)
+def replay(posts: Collection, steps: list[Step], past: Past | None = None) -> Past:
+    """Random writes from noon on, perhaps after others, and the oracle of what they were."""
+    past = past or Past(posts)
     stamp = NOON_US
     for number, (key, after, what, which) in enumerate(steps):
         stamp += after
@@ -86,9 +92,6 @@ def check_after_prune(posts: Collection, past: Past, keep_last: int) -> None:
                 with pytest.raises(HistoryPruned):
                     posts.at(moment).read(key)
     assert siblings(posts.read(key, on_conflict="winner") for key in posts) == past.shown()
-
-
-_numbers = itertools.count(1)
 
 
 _numbers = itertools.count(1)
@@ -181,3 +184,116 @@ def test_a_prune_and_a_writer_of_another_process_do_not_miss_each_other(
 
         assert order == ["decided", "written"]
         assert {sibling.value for sibling in posts.read("k", on_conflict="winner").siblings} == {"edited", "rival"}
+
+
+# --- in slices -------------------------------------------------------------------------------------------------------
+
+
+def sliced(parts: Sequence[Slice]) -> dict[str, set[object]]:
+    """What slices of a past show, in the oracle's form. No key may come twice."""
+    found = [pair for part in parts for batch in part.batches(Reading(versions=True)) for pair in batch]
+    assert len({key for key, _document in found}) == len(found)
+    return {key: {sibling.value for sibling in document.siblings} for key, document in found}
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS, later=STEPS, count=st.integers(1, 4), page=st.integers(1, 3))
+def test_slices_of_any_moment_stay_what_they_were(
+    store: Store, steps: list[Step], later: list[Step], count: int, page: int
+) -> None:
+    """Cut, read, and read again after more had arrived that is stamped before, at and after the moments."""
+    posts = store.create(f"s{next(_numbers)}", partitions=2)
+    past = replay(posts, steps)
+    stamps = sorted({version.stamp for version in past.versions})
+    moments = [stamps[0] - 1, *stamps]
+    expected = [past.shown(moment) for moment in moments]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vstore.past, "PAGE_KEYS", page)
+        cuts = [posts.at(moment).slices(count) for moment in moments]
+        views = [posts.prefixed("a").at(moment).slices(count) for moment in moments]
+
+        before = [sliced(parts) for parts in cuts]
+        replay(posts, later, past)
+        after = [sliced(parts) for parts in cuts]
+
+        assert before == expected
+        assert after == expected
+        assert [sliced(parts) for parts in views] == [
+            {key[1:]: values for key, values in shown.items() if key.startswith("a")} for shown in expected
+        ]
+    store.drop(posts.name)
+
+
+def test_an_iteration_of_the_past_shows_one_state(posts: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What arrives between its pages with an older stamp is in the next one."""
+    monkeypatch.setattr(vstore.past, "PAGE_KEYS", 2)
+    past = Past(posts)
+    for key in "abcdef":
+        past.write(key, "first", NOON_US)
+    then = posts.at(NOON_US + 10)
+
+    items = iter(then.items(on_conflict="winner"))
+    first = [next(items)]
+    for key in "abcdefg":
+        past.write(key, "late", NOON_US + 5)
+
+    assert first + list(items) == [(key, "first") for key in "abcdef"]
+    assert dict(then.items()) == dict.fromkeys("abcdefg", "late")
+
+
+def test_slices_of_the_past_heed_what_their_reader_says(posts: Collection) -> None:
+    """Siblings of then, counted, skipped or raised; and the rev of each document."""
+    past = Past(posts)
+    past.write("a", 1, NOON_US)
+    past.write("b", 1, NOON_US)
+    past.write("b", 2, NOON_US, seen=[])
+    past.write("c", 1, NOON_US)
+    past.write("c", None, NOON_US + 1, delete=True)
+    then = posts.at(NOON_US + 1)
+    [part] = then.slices(1)
+    for key in "abc":
+        posts[key] = "later"
+    shown, skipped = Reading(), Reading("skip")
+
+    winners = [pair for batch in part.batches(shown) for pair in batch]
+    alone = [pair for batch in part.batches(skipped) for pair in batch]
+
+    assert winners == [("a", 1), ("b", then.read("b").value)]
+    assert alone == [("a", 1)]
+    assert (shown.conflicts, skipped.conflicts) == (1, 1)
+    assert shown.body_bytes == 3
+    with pytest.raises(Conflict, match=r"'b' in 'posts' had 2 live siblings .* at 2026-11-01T12:00:00"):
+        list(part.batches(Reading("raise")))
+    assert [part.rev_of(key) for key in "abcd"] == [then.read("a").rev, then.read("b").rev, None, None]
+
+
+def test_a_body_that_comes_after_a_slice_was_cut_leaves_no_gap_for_a_neighbour(posts: Collection) -> None:
+    """The middle version of three was here by name only, so the moment could not be shown; it still cannot.
+
+    Else the first version would be taken for what was shown then.
+    """
+    past = Past(posts)
+    for n in range(3):
+        past.write("k", n, NOON_US + n)
+    handle = posts.store.handle("posts")
+    assert handle is not None
+    shard, definition, part = handle.place("k")
+    rows = [
+        version_of(row[1:]) for row in shard.database.ask(sql.VERSIONS(1), (definition.id, "k"))
+    ]  # in no particular order
+    bodies = {version.rev: version_at(handle, "k", version.rev) for version in rows}
+    first, middle, last = (bodies[version.rev] for version in past.versions)
+    other = posts.store.create("other", partitions=posts.store.handle("posts").partitions)  # type: ignore[union-attr]
+    there = posts.store.handle("other")
+    assert there is not None
+    shard, definition, part = there.place("k")
+    posts.store.write(there, [(shard, definition, Receive(part, {"k": [first, last, middle.as_stub]}))])
+    parts = other.at(NOON_US + 1).slices(1)
+    with pytest.raises(HistoryPruned):
+        sliced(parts)
+
+    posts.store.write(there, [(shard, definition, Receive(part, {"k": [middle]}))])
+
+    with pytest.raises(HistoryPruned):
+        sliced(parts)
+    assert sliced(other.at(NOON_US + 1).slices(1)) == {"k": {1}}

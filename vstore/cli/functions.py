@@ -30,7 +30,7 @@ def loaded(place: str, parameters: tuple[str, ...]) -> Any:
     path = Path(file).resolve()
     if not path.is_file() or path.suffix != ".py":
         raise click.UsageError(f"{file} is not a Python file (from {place!r}).")
-    function = getattr(_module(path), name, None)
+    function = getattr(module_of(path), name, None)
     if not callable(function):
         raise click.UsageError(f"{file} has no function {name!r}.")
     try:
@@ -52,8 +52,9 @@ def resolver_of(given: str) -> Resolver:
         raise click.UsageError(f"{error} Or name a function of yours: FILE.py:function.") from None
 
 
-def _module(path: Path) -> Any:
-    folder = str(path.parent)
+def module_of(path: Path) -> Any:
+    """The module of a Python file, imported under its own name. Raises click.UsageError if that cannot be done."""
+    folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
@@ -61,7 +62,7 @@ def _module(path: Path) -> Any:
     except Exception as error:
         raise click.UsageError(f"{path} cannot be imported: {type(error).__name__}: {error}.") from error
     found = getattr(module, "__file__", None)
-    if not found or Path(found).resolve() != path:
+    if not found or Path(found).resolve() != path.resolve():
         raise click.UsageError(
             f"{path} cannot be imported as {path.stem!r}, since that name is taken by {found or 'a built-in module'}. "
             f"Rename the file."

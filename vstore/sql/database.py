@@ -196,6 +196,8 @@ class Database:
         if "+" not in parsed.drivername and self.dialect.driver:
             parsed = parsed.set(drivername=f"{self.dialect.name}+{self.dialect.driver}")
         self.url = parsed
+        # A relative path means the folder of this moment, to the engine as well.
+        self._absolute = os.path.abspath(parsed.database or "")
         self.durability = durability
         self.closed = False
         self.engine = self._engine(parsed)
@@ -216,6 +218,14 @@ class Database:
     def name(self) -> str:
         """The URL without its password: for messages."""
         return self.url.render_as_string(hide_password=True)
+
+    @property
+    def address(self) -> str:
+        """The URL with its password, as another process needs it. Good in any working directory."""
+        url = self.url
+        if self.path and not self.path.startswith("file:"):
+            url = url.set(database=self._absolute)
+        return url.render_as_string(hide_password=False)
 
     @property
     def path(self) -> str | None:
