@@ -29,7 +29,13 @@ def sort_key(key: Any) -> tuple[Any, ...]:
         TypeError: something in `key` is no JSON value.
         ValueError: a number in `key` is NaN or infinite.
     """
-    # bool before int, because True is an int to isinstance. The tag keeps types apart, so payloads always compare.
+    # The types of ordinary keys first. bool before int, because True is an int to isinstance. The tag keeps types
+    # apart, so payloads always compare.
+    kind = type(key)
+    if kind is str:
+        return (4, key)
+    if kind is int:
+        return (3, key)
     if key is None:
         return (0,)
     if isinstance(key, bool):
@@ -42,7 +48,7 @@ def sort_key(key: Any) -> tuple[Any, ...]:
         return (3, key)
     if isinstance(key, str):
         return (4, key)
-    if isinstance(key, list | tuple):
+    if isinstance(key, (list, tuple)):
         return (5, *map(sort_key, key))
     if isinstance(key, dict):
         if not all(isinstance(name, str) for name in key):
@@ -60,7 +66,10 @@ def identity(key: Any) -> Identity:
     Raises as `sort_key` does. Strings and numbers come back as they are, which
     keeps the dictionaries of ordinary jobs plain.
     """
-    if isinstance(key, str | int | float) and not isinstance(key, bool):
+    kind = type(key)
+    if kind is str or kind is int:
+        return key
+    if isinstance(key, (str, int, float)) and not isinstance(key, bool):
         if isinstance(key, float) and not isfinite(key):
             return sort_key(key)  # which refuses it
         return key
