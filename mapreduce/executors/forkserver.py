@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 from typing import Any
 
 from multiprocess import context, popen_forkserver, process, reduction, spawn, util
@@ -24,16 +25,19 @@ from multiprocess.forkserver import ForkServer, read_signed
 
 PRELOADED = ["vstore", "mapreduce.executors.worker"]
 
-_servers: dict[int, Any] = {}  # by process, since a program that forks must not talk to its parent's server
+_server = ForkServer()
+_server.set_forkserver_preload(PRELOADED)
 
 
-def _server() -> Any:
-    if os.getpid() not in _servers:
-        _servers.clear()
-        server = ForkServer()
-        server.set_forkserver_preload(PRELOADED)
-        _servers[os.getpid()] = server
-    return _servers[os.getpid()]
+def _forget_the_server_of_the_parent() -> None:
+    global _server
+    if _server._forkserver_alive_fd is not None:
+        os.close(_server._forkserver_alive_fd)  # else the server would outlive the program that it serves
+    _server = ForkServer()
+    _server.set_forkserver_preload(PRELOADED)
+
+
+os.register_at_fork(after_in_child=_forget_the_server_of_the_parent)
 
 
 class _Popen(popen_forkserver.Popen):  # type: ignore[misc]  # multiprocess is untyped
@@ -50,9 +54,17 @@ class _Popen(popen_forkserver.Popen):  # type: ignore[misc]  # multiprocess is u
             reduction.dump(child, buffer)
         finally:
             context.set_spawning_popen(None)
-        self.sentinel, to_child = _server().connect_to_new_process(self._fds)
+        # A terminal sends Ctrl-C to every process of its group. The program handles it and ends its workers; these, and
+        # the server from its first moment, inherit that they do not hear it, so only the program prints a traceback.
+        # Blocked and not ignored: any thread may do that, and it concerns no other.
+        heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.sentinel, to_child = _server.connect_to_new_process(self._fds)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         held_open = os.dup(to_child)  # the child takes its end for the end of its parent
-        self.finalizer = util.Finalize(self, util.close_fds, (held_open, self.sentinel))
+        self.descriptors = (held_open, self.sentinel)
+        self.finalizer = util.Finalize(self, util.close_fds, self.descriptors)
         with open(to_child, "wb", closefd=True) as pipe:
             pipe.write(buffer.getbuffer())
         if not wait([self.sentinel], child.start_seconds):
@@ -72,6 +84,16 @@ class WorkerProcess(process.BaseProcess):  # type: ignore[misc]  # multiprocess 
     def __init__(self, target: Any, arguments: tuple[Any, ...], start_seconds: float) -> None:
         super().__init__(target=target, args=arguments, name="mapreduce-worker", daemon=True)
         self.start_seconds = start_seconds
+
+    def start(self) -> None:
+        super().start()
+        # Its owner sees to its end. `multiprocess` would end it at the exit of every fork of this program too, and by
+        # asking after all children take the exit code that the owner waits for.
+        process._children.discard(self)
+
+    def abandon(self) -> None:
+        """For a fork of the owner: let go of the process, which knows by these descriptors that its owner lives."""
+        util.close_fds(*self._popen.descriptors)
 
     @staticmethod
     def _Popen(child: Any) -> Any:  # noqa: N802  # the name that multiprocess calls

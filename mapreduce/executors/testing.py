@@ -1,4 +1,4 @@
-"""The conformance suite of executors: a subclass gives `executor`, and pytest runs every promise of the contract.
+"""The conformance suites of executors: a subclass gives `executor`, and pytest runs every promise of the contract.
 
     class TestProcesses(WorkerSuite):
         def executor(self) -> Executor:
@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
+from threading import Thread
+from time import monotonic
 from typing import Any
 
 import pytest
 
-from mapreduce.errors import MapError, TaskError, WorkerLost
-from mapreduce.executors import Executor
+from mapreduce.errors import DeadlineExceeded, MapError, TaskError, WorkerLost
+from mapreduce.executors import Executor, Using
 
 
 class ExecutorSuite:
@@ -29,7 +31,10 @@ class ExecutorSuite:
         raise NotImplementedError
 
     def results(self, work: Callable[[Any], Any], tasks: Any) -> dict[int, Any]:
-        with closing(self.executor().run(work, tasks)) as outcomes:
+        return self.results_of(self.executor(), work, tasks)
+
+    def results_of(self, executor: Executor, work: Callable[..., Any], tasks: Any) -> dict[int, Any]:
+        with closing(executor.run(work, tasks)) as outcomes:
             pairs = [(outcome.number, outcome.result) for outcome in outcomes]
         assert len(dict(pairs)) == len(pairs), "an outcome came twice"
         return dict(pairs)
@@ -129,9 +134,126 @@ class ExecutorSuite:
 
         assert [outcome.result for outcome in executor.run(lambda n: n, [5])] == [5]
 
+    def test_kept_data_can_be_fetched(self) -> None:
+        """Whole or in part, and as often as it is wanted."""
+        executor = self.executor()
 
-class WorkerSuite(ExecutorSuite):
-    """Further promises of executors whose work runs in other processes on this machine."""
+        outcomes = list(executor.run(lambda n: (n, [n * 10, {"n": n}]), [1, 2], keep=True))
+
+        assert sorted(outcome.result[0] for outcome in outcomes) == [1, 2]
+        for n, kept in (outcome.result for outcome in outcomes):
+            assert executor.fetch(kept) == [n * 10, {"n": n}]
+            assert executor.fetch(kept.part(1)) == {"n": n}
+            assert executor.fetch(kept) == [n * 10, {"n": n}]
+
+    def test_kept_data_is_used_by_later_tasks(self) -> None:
+        """As map tasks keep buckets, and a reduce task uses one bucket of each; data that is no list is used whole."""
+        executor = self.executor()
+        first = dict(outcome.result for outcome in executor.run(lambda n: (n, [n, -n]), [1, 2], keep=True))
+        whole = [outcome.result[1] for outcome in executor.run(lambda text: (None, text), ["abc"], keep=True)]
+        tasks = [
+            Using("plus", (first[1].part(0), first[2].part(0))),
+            Using("minus", (first[1].part(1), first[2].part(1))),
+            Using("all", (first[2], whole[0])),
+            Using("none", ()),
+        ]
+
+        results = self.results_of(executor, lambda task, data: (task, data), tasks)
+
+        assert results == {
+            0: ("plus", [1, 2]),
+            1: ("minus", [-1, -2]),
+            2: ("all", [[2, -2], "abc"]),
+            3: ("none", []),
+        }
+
+    def test_kept_data_is_made_from_kept_data(self) -> None:
+        executor = self.executor()
+        ((_, first),) = [outcome.result for outcome in executor.run(lambda n: (n, [n]), [4], keep=True)]
+
+        def longer(task: str, data: list[list[int]]) -> tuple[int, list[int]]:
+            return len(data[0]), [*data[0], 5]
+
+        ((size, second),) = [outcome.result for outcome in executor.run(longer, [Using("more", (first,))], keep=True)]
+
+        assert (size, executor.fetch(second), executor.fetch(first)) == (1, [4, 5], [4])
+
+    def test_what_work_raises_with_keep_is_raised(self) -> None:
+        with pytest.raises(ZeroDivisionError):
+            list(self.executor().run(lambda n: (n, 1 // n), [0], keep=True))
+
+    def test_a_deadline_ends_a_run(self) -> None:
+        """Some tasks are done by then, many are not."""
+
+        def slow(n: int) -> int:
+            import time
+
+            time.sleep(0.02)
+            return n
+
+        outcomes = self.executor().run(slow, count(), deadline=monotonic() + 0.5)
+
+        with pytest.raises(DeadlineExceeded, match="Nothing was stored"):
+            list(outcomes)
+
+    def test_a_deadline_that_has_passed_is_noticed(self) -> None:
+        with pytest.raises(DeadlineExceeded):
+            list(self.executor().run(lambda n: n, [1], deadline=monotonic() - 1))
+
+    @pytest.mark.parametrize("seconds", [100.0, 1e9, 1e300, float("inf")])
+    def test_a_distant_deadline_is_none(self, seconds: float) -> None:
+        outcomes = list(self.executor().run(lambda n: n, [1, 2], deadline=monotonic() + seconds))
+
+        assert sorted(outcome.result for outcome in outcomes) == [1, 2]
+
+    def test_the_time_of_the_work_is_told(self) -> None:
+        def slow(n: int) -> int:
+            import time
+
+            time.sleep(0.05)
+            return n
+
+        (outcome,) = self.executor().run(slow, [1])
+
+        assert outcome.seconds >= 0.05
+        assert outcome.attempts == 1
+
+    def test_two_threads_have_runs_at_once(self) -> None:
+        executor = self.executor()
+        found: dict[int, list[int]] = {}
+
+        def job(factor: int) -> None:
+            found[factor] = sorted(outcome.result for outcome in executor.run(lambda n: n * factor, range(10)))
+
+        threads = [Thread(target=job, args=(factor,)) for factor in (1, 100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert found == {1: list(range(10)), 100: list(range(0, 1000, 100))}
+
+    def test_a_run_goes_on_while_another_one_begins(self) -> None:
+        """In one thread: a job whose documents are what another one gives."""
+        executor = self.executor()
+
+        with closing(executor.run(lambda n: n + 1, range(5))) as inner:
+            results = self.results_of(executor, lambda n: n * 2, (outcome.result for outcome in inner))
+
+        assert sorted(results.values()) == [2, 4, 6, 8, 10]
+
+    def test_many_runs_follow_each_other(self) -> None:
+        executor = self.executor()
+
+        for factor in range(20):
+            assert sorted(outcome.result for outcome in executor.run(lambda n: n * factor, [1, 2])) == [  # noqa: B023
+                factor,
+                2 * factor,
+            ]
+
+
+class TravelSuite(ExecutorSuite):
+    """Further promises of executors whose work is done in other processes, wherever they are."""
 
     def test_a_result_that_cannot_travel_is_an_error(self) -> None:
         with pytest.raises(TaskError, match=r"result.*workers=1"):
@@ -141,6 +263,80 @@ class WorkerSuite(ExecutorSuite):
         held = (i for i in range(3))
         with pytest.raises(TaskError, match="Nothing was run"):
             self.results(lambda n: next(held), [3])
+
+    def test_the_work_is_done_in_other_processes(self) -> None:
+        def work(n: int) -> int:
+            import os
+
+            return os.getpid()
+
+        assert os.getpid() not in self.results(work, range(6)).values()
+
+    def test_the_end_of_the_program_asked_for_in_the_work_is_raised_here(self) -> None:
+        def work(n: int) -> int:
+            import sys
+
+            sys.exit(3)
+
+        with pytest.raises(SystemExit) as caught:
+            self.results(work, [1])
+
+        assert caught.value.code == 3
+
+    def test_what_a_run_leaves_in_its_function_is_not_there_in_the_next(self) -> None:
+        """Nor is it there in the program that sent the function."""
+        executor = self.executor()
+        seen: list[int] = []
+
+        def work(n: int) -> int:
+            seen.append(n)
+            return len(seen)
+
+        for _ in range(3):
+            assert 1 in self.results_of(executor, work, range(3)).values()
+        assert seen == []
+
+    def test_much_data_in_a_function_arrives(self) -> None:
+        """More than fits into one message of a cluster, and what is one list stays one."""
+        names = {n: [f"name {n}"] * 3 for n in range(60_000)}
+        again = names[7]
+        blob = os.urandom(9_000_000)
+
+        def work(n: int) -> tuple[int, bool, int]:
+            return len(names), names[7] is again, len(blob)
+
+        assert set(self.results(work, range(3)).values()) == {(60_000, True, 9_000_000)}
+
+    def test_the_work_of_a_lost_worker_is_repeated(self, tmp_path: Path) -> None:
+        """Task 3 kills its worker the first time, as the system does when memory runs out."""
+        marker = str(tmp_path / "killed once")
+
+        def work(n: int) -> int:
+            import os
+            import signal
+
+            if n == 3 and not os.path.exists(marker):
+                open(marker, "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return n
+
+        assert self.results(work, range(8)) == {n: n for n in range(8)}
+        assert os.path.exists(marker)
+
+    def test_a_task_that_keeps_ending_workers_is_given_up(self) -> None:
+        def work(n: int) -> int:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGKILL)
+            return n
+
+        with pytest.raises(WorkerLost, match=r"split 0.*Nothing was stored"):
+            self.results(work, [1])
+
+
+class WorkerSuite(TravelSuite):
+    """Further promises of executors whose workers are processes of their own on this machine."""
 
     def test_a_lost_worker_is_replaced_and_its_task_repeated(self, tmp_path: Path) -> None:
         """Task 3 kills its worker the first time, as the system does when memory runs out."""

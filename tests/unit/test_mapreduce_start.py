@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mapreduce.errors import StartError
-from mapreduce.executors import processes
+from mapreduce.executors import pool
 from mapreduce.executors.processes import Processes
 from mapreduce.executors.testing import is_running
 
@@ -104,14 +104,16 @@ def test_workers_see_the_environment_of_the_moment(monkeypatch: pytest.MonkeyPat
 
 def test_a_worker_that_does_not_report_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     list(Processes(1).run(lambda n: n, [1]))  # so that the fork server itself is up
-    monkeypatch.setattr(processes, "serve", lambda connection: connection.recv_bytes())
+    pool.close_workers()
+    monkeypatch.setattr(pool, "serve", lambda connection, idle_seconds: connection.recv_bytes())
 
     with pytest.raises(StartError, match="did not report in time"):
         list(Processes(1, start_seconds=0.3).run(lambda n: n, [1]))
 
 
 def test_a_worker_that_ends_before_it_reports_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "serve", lambda connection: None)
+    pool.close_workers()
+    monkeypatch.setattr(pool, "serve", lambda connection, idle_seconds: None)
 
     with pytest.raises(StartError, match=r"ended before it was ready \(with exit code 0\)"):
         list(Processes(1).run(lambda n: n, [1]))
