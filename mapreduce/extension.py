@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import click
 
-from mapreduce.commands import command
+from mapreduce.commands.map import command as map_command
+from mapreduce.commands.query import command as query_command
+from mapreduce.commands.views import view_command, views_command
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Extension:
     """The package's commands."""
 
     def commands(self) -> list[click.Command]:
-        return [command]
+        return [map_command, query_command, view_command, views_command]
 
 
 extension = Extension()
