@@ -1,0 +1,1 @@
+"""Jobs, queries and views beside what else one would take: `python -m benchmarks.mapreduce`."""
