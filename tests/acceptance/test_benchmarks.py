@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.mapreduce import documents as made_up
+from benchmarks.mapreduce.__main__ import main as mapreduce
+from benchmarks.mapreduce.contest import contest
 
 LINES = [
     "put_many, batches of 1,000",
@@ -35,3 +38,79 @@ def test_the_benchmarks_print_every_line_of_the_budget(tmp_path: Path, capsys: p
         assert re.search(rf"^{re.escape(work)} {{2,}}.*\d (×|ms|MiB)( |$)", printed, re.MULTILINE), work
     assert re.search(r"^\d+ of 12 budgets not met", printed, re.MULTILINE)
     assert list(tmp_path.iterdir()) == []  # nothing is left on the disk that was measured
+
+
+JOBS = [
+    "a job of 100 documents, warm workers (raw: new ones)",
+    *(
+        f"{job}: {name}"
+        for job in ("A group and sum", "B count words", "C filter")
+        for name in (
+            "functions, 1 worker",
+            "functions, 2 workers",
+            "fields, 1 worker",
+            "fields, 2 workers",
+            "query, 1 worker",
+            "query, 2 workers",
+            "DuckDB, 2 threads",
+            "query, 2 workers (raw: DuckDB)",
+        )
+        if job != "B count words" or not name.startswith("query")  # a query has no loop over words
+    ),
+    "memory of the largest process, A functions, 2 workers",
+    "memory of the largest process, B functions, 2 workers",
+    "memory of the largest process, C functions, 2 workers",
+    "memory of the largest process, A query, 2 workers",
+    "memory of the largest process, C query, 2 workers",
+    "8,000 distinct keys, 2 workers",
+    "8,000 distinct keys, 2 workers: the largest process",
+    "view of 400 documents, built (raw: executemany)",
+    "view, updated after 400 changes",
+    "view, reduced grouped by country, 400 rows",
+    "view, reduced over a range, 400 rows",
+]
+
+
+def test_the_benchmarks_of_mapreduce_print_every_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With next to nothing to do; what was made of the documents stays for the next run, all else is gone."""
+    pytest.importorskip("duckdb", reason="needs the extra `bench`")
+
+    mapreduce(["--docs", "400", "--rounds", "1", "--keys", "--folder", str(tmp_path)])
+
+    printed = capsys.readouterr().out
+    for work in JOBS:
+        assert re.search(rf"^{re.escape(work)} {{2,}}.*\d (×|ms|MiB|s)( |$)", printed, re.MULTILINE), work
+    assert re.search(r"^\d+ of 1\d budgets not met", printed, re.MULTILINE)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "state") == ["documents-400"]
+
+
+def test_documents_are_made_once_for_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run finds the documents of the one before; those of a run that was interrupted are made anew."""
+    monkeypatch.setenv("VSTORE_STATE", "")  # put back afterwards: the benchmark sets it for the processes it starts
+    made = made_up.prepared(tmp_path, 30)
+    lines = made.ndjson.read_bytes()
+    made.ndjson.write_bytes(b"as it was left")
+
+    again = made_up.prepared(tmp_path, 30).ndjson.read_bytes()
+    (made.folder / "finished").unlink()
+    anew = made_up.prepared(tmp_path, 30).ndjson.read_bytes()
+
+    assert again == b"as it was left"
+    assert anew == lines
+    assert lines.count(b"\n") == 30
+
+
+def test_contestants_that_disagree_are_not_timed() -> None:
+    """A fast wrong answer cannot win: everybody answers once before the first round."""
+    with pytest.raises(AssertionError, match=r"wrong and right differ: \[\('a', 2, 1\)\]"):
+        contest({"right": lambda: {"a": 1}, "wrong": lambda: {"a": 2}}, 1)
+
+
+def test_the_documents_are_the_same_in_every_run() -> None:
+    """The seed is fixed, and more documents begin with the same ones."""
+    few, more = list(made_up.documents(3)), list(made_up.documents(5))
+
+    assert few == more[:3]
+    assert few[0][0] == "order-000000000"
+    assert len(few[0][1]) == 10
+    assert len(few[0][1]["text"].split()) == 44

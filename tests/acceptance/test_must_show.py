@@ -1,4 +1,5 @@
-"""The main job on the real data: whole histories imported, a store over three kinds of database, two replicas.
+"""The main job on the real data: whole histories imported, a store over three kinds of database, two replicas; jobs
+whose input is another job's result, a question over all versions, a view.
 
 The data files are large and do not ship with the project. They are looked for in
 $VSTORE_DATA, else in `../shared/data` beside the project; without them these
@@ -9,9 +10,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import random
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ import pytest
 from click.testing import CliRunner
 
 import vstore
-from mapreduce import Sum, run
+from mapreduce import Count, Last, Sum, TopK, run, view
 from replication import sync
 from vstore import Store
 from vstore.cli import main
@@ -164,3 +167,144 @@ def _contents(document: vstore.Document) -> list[str]:
 
 def _revs(store: Store) -> dict[str, str]:
     return {change.key: change.rev for change in store["packages"].changes()}
+
+
+# --- MapReduce -------------------------------------------------------------------------------------------------------
+
+
+def needed(_key: str, package: Any) -> Iterator[tuple[str, None]]:
+    """Each package that this one depends on, once, however many constraints it states."""
+    for name in {each["name"] for each in package.get("depends", [])}:
+        yield name, None
+
+
+def dependents(packages: dict[str, Any]) -> dict[str, list[str]]:
+    """Who depends on each package, in plain Python. Of a package that is not in the file too: some are virtual."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for key in sorted(packages):
+        for name, _ in needed(key, packages[key]):
+            found[name].append(key)
+    return dict(found)
+
+
+def test_who_depends_on_a_package_is_a_view(tmp_path: Path) -> None:
+    """Built from 63,666 packages, and true again after some were changed, deleted and added."""
+    url = f"sqlite:///{tmp_path / 'packages.db'}"
+    imported([url], "packages", PACKAGES)
+    plain = {row["key"]: row["doc"] for row in lines(PACKAGES)}
+    expected = dependents(plain)
+
+    with vstore.open(url) as store:
+        packages = store["packages"]
+        reverse = view(packages, "reverse_dependencies", map=needed, reduce=Count())
+        one = [row.id for row in reverse.rows(key="libsodium23")]
+        everything: defaultdict[str, list[str]] = defaultdict(list)
+        for row in reverse.rows():
+            everything[row.key].append(row.id)
+        most = sorted(((row.value, row.key) for row in reverse.rows(group=True)), reverse=True)[:3]
+        total = reverse.value()
+
+        packages["0ad"] = plain["0ad"] = {**plain["0ad"], "depends": [{"name": "new-engine"}]}
+        packages["new-engine"] = plain["new-engine"] = {"package": "new-engine", "depends": [{"name": "libc6"}]}
+        del packages["libsodium-dev"], plain["libsodium-dev"]
+        changed = dependents(plain)
+        asked = ["0ad-data", "libc6", "libsodium23", "new-engine"]
+        after = {name: [row.id for row in reverse.rows(key=name)] for name in asked}
+        counts = {row.key: row.value for row in reverse.rows(keys=asked, group=True)}
+
+    assert {"0ad", "libsodium-dev"} <= set(one)
+    assert one == expected["libsodium23"]
+    assert everything == expected
+    assert most[0] == (len(expected["libc6"]), "libc6")
+    assert most == sorted(((len(keys), name) for name, keys in expected.items()), reverse=True)[:3]
+    assert total == sum(map(len, expected.values()))
+    assert after == {name: changed.get(name, []) for name in asked}
+    assert counts == {name: len(changed[name]) for name in asked if name in changed}
+    assert after["new-engine"] == ["0ad"]
+    assert "libsodium-dev" not in after["libsodium23"]
+
+
+def closure(graph: dict[str, list[Any]], name: str) -> set[str]:
+    """A package and everything it needs, directly or not. What is not in the graph is virtual, and needs nothing."""
+    reached, todo = {name}, [name]
+    while todo:
+        for other in graph[todo.pop()][1]:
+            if other in graph and other not in reached:
+                reached.add(other)
+                todo.append(other)
+    return reached
+
+
+def test_the_ten_largest_packages_with_all_they_need_are_a_chain_of_jobs(tmp_path: Path) -> None:
+    """Size: installed kilobytes summed over the closure of depends, each package once; of virtual packages nothing.
+
+    The first job makes a graph of the packages; the second runs over its result
+    and takes the whole of it along, as each closure may need any part; the third
+    runs over that one's result.
+    """
+
+    def edges(key: str, package: Any) -> Iterator[tuple[str, list[Any]]]:
+        depends = sorted({each["name"] for each in package.get("depends", [])})
+        yield key, [package.get("installed_size_kib", 0), depends]
+
+    url = f"sqlite:///{tmp_path / 'packages.db'}"
+    imported([url], "packages", PACKAGES)
+    with vstore.open(url) as store:
+        wanted = ["installed_size_kib", "depends"]
+        graph = run(over=store["packages"], map=edges, reduce=lambda _key, found: found[0], fields=wanted, workers=2)
+        nodes = dict(graph)
+        sizes = run(
+            over=graph,
+            map=lambda key, _node: [(key, sum(nodes[each][0] for each in closure(nodes, key)))],
+            reduce=Sum(),
+            workers=2,
+        )
+        top = run(over=sizes, map=lambda key, size: [("top", [size, key])], reduce=TopK(10), workers=2)
+
+    plain: dict[str, list[Any]] = {}
+    for row in lines(PACKAGES):
+        depends = {each["name"] for each in row["doc"].get("depends", [])}
+        plain[row["key"]] = [row["doc"].get("installed_size_kib", 0), sorted(depends)]
+    totals = {name: sum(plain[each][0] for each in closure(plain, name)) for name in plain}
+    assert len(graph) == len(sizes) == 63_666
+    assert dict(sizes) == totals
+    assert top["top"] == sorted(([size, name] for name, size in totals.items()), reverse=True)[:10]
+    assert top["top"][0] == [7_169_633, "texlive-full"]
+
+
+def test_acres_burned_per_county_over_time_come_from_the_history_scan(url: str) -> None:
+    """Of each fire the last figure it was reported with in a month, counted in full for each county it burned in.
+
+    All versions are read, since today's documents know only the end of a fire,
+    and those of fires that have left the list know nothing. The oracle reads the
+    file.
+    """
+    imported([url], "fires", FIRES)
+
+    def reports(key: str, version: vstore.Document) -> Iterator[tuple[list[str], tuple[int, list[Any]]]]:
+        if not version.deleted and version.value["AcresBurned"] is not None:
+            month = time.strftime("%Y-%m", time.gmtime(version.stamp // 1_000_000))
+            yield [month, key], (version.stamp, [version.value["AcresBurned"], version.value["Counties"]])
+
+    def counties(key: list[str], report: list[Any]) -> Iterator[tuple[list[str], float]]:
+        for county in report[1]:
+            yield [county, key[0]], report[0]
+
+    with vstore.open(url) as store:
+        fires = store["fires"]
+        last = run(over=fires.history_scan(), map=reports, reduce=Last(), workers=2)
+        burned = {tuple(key): acres for key, acres in run(over=last, map=counties, reduce=Sum(), workers=2)}
+
+    newest: dict[tuple[str, str], tuple[float, list[str]]] = {}
+    for row in lines(FIRES):  # in the order of time
+        if not row.get("deleted") and row["doc"]["AcresBurned"] is not None:
+            month = time.strftime("%Y-%m", time.gmtime(row["at"]))
+            newest[month, row["key"]] = row["doc"]["AcresBurned"], row["doc"]["Counties"]
+    expected: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for (month, _fire), (acres, names) in newest.items():
+        for county in names:
+            expected[county, month].append(acres)
+    assert last.counters.documents == 4_307
+    assert burned == {place: math.fsum(found) for place, found in expected.items()}
+    assert [burned["Siskiyou", month] for month in ("2021-06", "2021-07", "2021-08")] == [17_709, 35_733, 85]
+    assert list(burned) == sorted(burned)  # by county, then by month: in the order of the result

@@ -22,7 +22,7 @@ from mapreduce.executors import Executor
 from mapreduce.executors.gradual import Gradual
 from mapreduce.executors.inline import Inline
 from mapreduce.executors.processes import Processes
-from mapreduce.splits import Batch, cut
+from mapreduce.splits import Batch, Slice, cut
 from vstore.errors import ConfigurationError, Unavailable
 
 pytestmark = pytest.mark.timeout(60)
@@ -121,6 +121,19 @@ def test_processes_give_the_result_of_plain_python(documents: list[Any], cuts: l
     check(documents, cuts, name, Gradual(Processes(workers=2), patience_seconds=0))
 
 
+@dataclass
+class Parts:
+    """A source that is cut as it says."""
+
+    parts: list[Slice]
+
+    def slices(self, count: int) -> list[Slice]:
+        return self.parts
+
+    def len_estimate(self) -> int:
+        return 0
+
+
 def check(documents: list[Any], cuts: list[int], name: str, executor: Executor) -> None:
     numbered = list(enumerate(documents))
     edges = [0, *sorted(min(edge, len(numbered)) for edge in cuts), len(numbered)]
@@ -134,7 +147,7 @@ def check(documents: list[Any], cuts: list[int], name: str, executor: Executor) 
             names.setdefault(identity(key), key)
     expected = sorted(((names[found], plain(values)) for found, values in groups.items()), key=lambda p: sort_key(p[0]))
 
-    result = execute(Job(lambda key, pairs: pairs, reducer), splits, executor)
+    result = execute(Job(lambda key, pairs: pairs, reducer), Parts(splits), executor=executor)
 
     assert repr(list(result)) == repr(expected)  # by repr, where 1 and 1.0 and True differ
     assert result.counters.documents == len(documents)
@@ -234,7 +247,7 @@ def test_the_fields_of_a_slice_stay_out_of_messages() -> None:
         url: str  # and a class inside a function cannot be pickled
 
     with pytest.raises(TaskError, match="split 0 cannot be sent") as caught:
-        execute(Job(words, Sum()), [Secretive("sql://u:pass@h")], Processes(1))  # type: ignore[list-item]
+        execute(Job(words, Sum()), Parts([Secretive("sql://u:pass@h")]), executor=Processes(1))  # type: ignore[list-item]
     assert "pass@" not in str(caught.value)
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 import pytest
 
-from mapreduce.commands import print_groups, reducer_named
+from mapreduce.commands.map import print_groups, reducer_named
+from mapreduce.commands.options import size
 from mapreduce.extension import extension
-from mapreduce.reducers import Sum
+from mapreduce.reducers.extremes import TopK
+from mapreduce.reducers.sums import Sum
 from vstore.cli.functions import loaded
 
 pytestmark = pytest.mark.timeout(60)
@@ -37,7 +39,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("workers", [None, 2])
 def test_groups_are_printed_in_key_order(file: str, workers: int | None, capsys: pytest.CaptureFixture[str]) -> None:
     """With two workers, too, which import the file for themselves."""
-    print_groups(POSTS, loaded(f"{file}:words", ("key", "value")), Sum(), workers, as_json=False)
+    print_groups(POSTS, loaded(f"{file}:words", ("key", "value")), Sum(), as_json=False, workers=workers)
 
     out, err = capsys.readouterr()
     assert out == "a\t2\nb\t1\n"
@@ -47,7 +49,7 @@ def test_groups_are_printed_in_key_order(file: str, workers: int | None, capsys:
 def test_json_lines(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     reducer = reducer_named(f"{file}:longest")
 
-    print_groups(POSTS, loaded(f"{file}:words", ("key", "value")), reducer, 1, as_json=True)
+    print_groups(POSTS, loaded(f"{file}:words", ("key", "value")), reducer, as_json=True, workers=1)
 
     assert capsys.readouterr().out == '{"key":"a","value":1}\n{"key":"b","value":1}\n'
 
@@ -88,9 +90,34 @@ def test_a_file_named_like_another_module_is_a_usage_error(tmp_path: Path, monke
 
 def test_an_unknown_reducer_is_a_usage_error() -> None:
     assert reducer_named("sum") == Sum()
-    with pytest.raises(click.UsageError, match="neither count, sum nor FILE:FUNCTION"):
+    assert reducer_named("top:3") == TopK(3)
+    with pytest.raises(
+        click.UsageError, match="--reduce: there is no reducer 'median'; known are sum, .*FILE.py:function"
+    ):
         reducer_named("median")
+    with pytest.raises(click.UsageError, match="no number"):
+        reducer_named("top:many")
 
 
-def test_the_extension_offers_the_command() -> None:
-    assert [command.name for command in extension.commands()] == ["map"]
+@pytest.mark.parametrize(
+    ("given", "bytes_"),
+    [
+        ("1", 1),
+        ("512k", 524_288),
+        ("1.5 MiB", 1_572_864),
+        ("2GB", 2_147_483_648),
+        pytest.param("9" * 400, int("9" * 400), id="huge"),
+    ],
+)
+def test_sizes_are_typed_with_their_unit(given: str, bytes_: int) -> None:
+    assert size(given) == bytes_
+
+
+@pytest.mark.parametrize("given", ["", "0", "many", "-1M", "5T", "1 M B"])
+def test_what_is_no_size_is_a_usage_error(given: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no size; write bytes, or 512K, 256M, 2G"):
+        size(given)
+
+
+def test_the_extension_offers_its_commands() -> None:
+    assert {"map", "query"} <= {command.name for command in extension.commands()}
