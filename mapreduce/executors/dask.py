@@ -17,16 +17,12 @@ the workers import.
 
 from __future__ import annotations
 
-import ctypes
 import platform
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
 from importlib import metadata
 from queue import Empty, SimpleQueue
-from threading import Lock, Thread, get_ident
+from threading import Lock, Thread
 from time import monotonic, perf_counter
 from types import TracebackType
 from typing import Any
@@ -42,8 +38,7 @@ from vstore.errors import ConfigurationError
 
 TASKS_PER_THREAD = 2  # one is worked on and one waits at the worker, so that a round trip of some ms costs nothing
 PART_BYTES = 4 << 20  # Dask warns of single messages to its scheduler of more than 10 MB
-FAREWELL_SECONDS = 5.0  # for workers to interrupt what they do
-LOOK_SECONDS = 1.0  # between two looks which workers the cluster has; one takes 1 ms
+LOOK_SECONDS = 5.0  # between two looks whether the cluster has workers, when nothing comes
 
 
 class Dask:
@@ -60,9 +55,9 @@ class Dask:
     further jobs and for reading large results. `close`, leaving a `with`, or
     dropping the object ends it.
 
-    A task that is being worked on is a thread of its worker, which cannot be
-    killed: after an error, a deadline or Ctrl-C it is interrupted at its next step
-    of Python. A call into compiled code goes on to its end first.
+    A task that is being worked on cannot be ended from outside, since it is a
+    thread of its worker: after a deadline or Ctrl-C nothing new begins, and what
+    such tasks come to is thrown away.
 
     Raises:
         ConfigurationError: the library is missing, or an argument cannot be used.
@@ -125,15 +120,14 @@ class Dask:
         first = next(waiting, None)
         if first is None:
             return
-        client, threads = self._ready(deadline)
-        look = partial(self._present, client)
-        flights = _Flights(client, look, threads, packed_function(work), keep, self._start_seconds)
+        flights = _Flights(self._ready(deadline), packed_function(work), keep, self._start_seconds)
+        most = self._asked or self._threads * TASKS_PER_THREAD
         finished: list[Outcome] = []
         done = 0
         try:
             flights.start(*first)
             while True:
-                while len(flights) < (self._asked or flights.room) and (numbered := next(waiting, None)):
+                while len(flights) < most and (numbered := next(waiting, None)):
                     flights.start(*numbered)
                 # Only now, when the workers have new tasks.
                 for outcome in finished:
@@ -175,8 +169,8 @@ class Dask:
     def __repr__(self) -> str:
         return f"Dask({self._address!r})" if self._address else f"Dask({self._client!r})"
 
-    def _ready(self, deadline: float | None) -> tuple[Any, dict[str, int]]:
-        """The client of a cluster that has workers, all of which can run jobs; and their threads by address.
+    def _ready(self, deadline: float | None) -> Any:
+        """The client of a cluster that has workers, all of which can run jobs.
 
         Raises:
             StartError: there is none within the time.
@@ -189,7 +183,12 @@ class Dask:
             try:
                 client = self._client = self._client or self._connected(limit)
                 client.wait_for_workers(1, timeout=limit)
-                return client, self._present(client)
+                threads: dict[str, int] = client.nthreads()
+                new = sorted(threads.keys() - self._accepted)
+                if new:
+                    # Both are functions of the standard library, which a worker has even if it has nothing of ours.
+                    versions = client.run(metadata.version, "vstore", workers=new, on_error="return")
+                    pythons = client.run(platform.python_version, workers=new, on_error="return")
             except (OSError, ValueError) as error:  # TimeoutError is an OSError; ValueError: an address that is none
                 if late(deadline):
                     raise deadline_exceeded(0) from error
@@ -199,25 +198,13 @@ class Dask:
                     f"Its scheduler has to be reachable from here, and to have a worker, within "
                     f"{self._start_seconds:g} s."
                 ) from error
-
-    def _present(self, client: Any) -> dict[str, int]:
-        """The threads of each worker that the cluster has now, by its address; those that are new have been asked.
-
-        Raises:
-            StartError: one of them cannot run jobs.
-        """
-        threads: dict[str, int] = client.nthreads()
-        new = sorted(threads.keys() - self._accepted)
-        if new:
-            # Both are functions of the standard library, which a worker has even if it has nothing of ours.
-            versions = client.run(metadata.version, "vstore", workers=new, on_error="return")
-            pythons = client.run(platform.python_version, workers=new, on_error="return")
-            complaint = unfit(versions, pythons)
-            if complaint:
-                raise StartError(complaint)
-            self._accepted.update(new)
-        self._threads = sum(threads.values())
-        return threads
+            if new:
+                complaint = unfit(versions, pythons)
+                if complaint:
+                    raise StartError(complaint)
+                self._accepted.update(new)
+            self._threads = sum(threads.values())
+            return client
 
     def _connected(self, limit: float) -> Any:
         from distributed import Client
@@ -257,44 +244,18 @@ def unfit(versions: Mapping[str, Any], pythons: Mapping[str, Any]) -> str:
 
 
 class _Flights:
-    """The tasks of one run that are out.
+    """The tasks of one run that are out."""
 
-    `look` tells which workers there are. Each task is sent to the one that has
-    the fewest of this run, as a wish: Dask moves it if that worker dies or others
-    have nothing to do. Left alone, Dask prefers workers that have what a task
-    needs, and all need the function: short tasks would go to the worker that got
-    it first, and no others (measured: 40 tasks of 20 ms on one of two).
-    """
-
-    def __init__(
-        self,
-        client: Any,
-        look: Callable[[], dict[str, int]],
-        threads: dict[str, int],
-        function: bytes,
-        keep: bool,
-        patience_seconds: float,
-    ) -> None:
+    def __init__(self, client: Any, function: bytes, keep: bool, patience_seconds: float) -> None:
         self._client = client
-        self._look = look
-        self._threads = threads
-        self._looked_at = monotonic()
-        self._out: Counter[str] = Counter()  # tasks of this run, by the worker they were sent to
         self._keep = keep
         self._patience_seconds = patience_seconds
-        self._flying: dict[int, _Flight] = {}
+        self._flying: dict[int, tuple[str, list[Any]]] = {}  # name, and futures: what is awaited, then what it needs
         self._landed: SimpleQueue[int] = SimpleQueue()
         self._function = self._submit(Function, self._sent(function))
 
     def __len__(self) -> int:
         return len(self._flying)
-
-    @property
-    def room(self) -> int:
-        """How many tasks may be out, by the workers of the moment."""
-        if monotonic() >= self._looked_at + LOOK_SECONDS:
-            self._look_again()
-        return max(1, sum(self._threads.values())) * TASKS_PER_THREAD
 
     def start(self, number: int, task: Any) -> None:
         """Send a task.
@@ -311,13 +272,11 @@ class _Flights:
             ]
             task = task.task
         sent = self._sent(packed(task, name))
-        # A task that uses data goes where Dask finds most of it.
-        place = "" if used else self._idlest()
-        made = self._submit(_worked, self._function, name, sent, used, self._keep, place=place)
-        answer = self._submit(_answer, made) if self._keep else made
-        self._flying[number] = _Flight(name, place, made, answer)
-        self._out[place] += 1
-        answer.add_done_callback(lambda _future: self._landed.put(number))
+        futures = [self._submit(_worked, self._function, name, sent, used, self._keep)]
+        if self._keep:
+            futures.insert(0, self._submit(_answer, futures[0]))
+        self._flying[number] = name, futures
+        futures[0].add_done_callback(lambda _future: self._landed.put(number))
 
     def landed(self, deadline: float | None, done: int) -> list[Outcome]:
         """The outcomes that have come; waits for one.
@@ -332,32 +291,28 @@ class _Flights:
             while True:
                 numbers.append(self._landed.get_nowait())
         flights = [self._flying[number] for number in numbers]
-        for flight in flights:
-            if flight.answer.status == "error":
-                raise _infrastructure(flight.name, flight.answer.exception()) from flight.answer.exception()
+        for name, futures in flights:
+            if futures[0].status == "error":
+                raise _infrastructure(name, futures[0].exception()) from futures[0].exception()
         try:
-            answers = self._client.gather([flight.answer for flight in flights])
+            answers = self._client.gather([futures[0] for _, futures in flights])
         except Exception as error:  # a worker may have died since, and all those that tried again
-            raise _infrastructure(" or ".join(flight.name for flight in flights), error) from error
+            raise _infrastructure(" or ".join(name for name, _ in flights), error) from error
         outcomes = []
-        for number, flight, answer in zip(numbers, flights, answers, strict=True):
-            succeeded, value, seconds = unpacked(answer, f"the result of {flight.name}")
+        for number, (name, futures), answer in zip(numbers, flights, answers, strict=True):
+            succeeded, value, seconds = unpacked(answer, f"the result of {name}")
             if not succeeded:
                 raise value.exception()
-            result = (value, Kept(flight.made)) if self._keep else value
+            result = (value, Kept(futures[1])) if self._keep else value
             outcomes.append(Outcome(number, result, seconds=seconds))
         for number in numbers:  # only now that none has failed: what has not been handed on is to be let go
-            self._out[self._flying.pop(number).place] -= 1
+            del self._flying[number]
         return outcomes
 
     def end(self) -> None:
-        """End all that is still out, and let go of the function; an error's traceback may refer to it for long."""
-        function, self._function = self._function, None
-        if any(flight.answer.status == "pending" for flight in self._flying.values()):
-            with suppress(Exception):  # a worker that cannot be reached has no task of ours for long
-                self._client.run(_stop, function.key, on_error="ignore", callback_timeout=FAREWELL_SECONDS)
-        del function
-        futures = [future for flight in self._flying.values() for future in (flight.answer, flight.made)]
+        """Let go of all that is still out, and of the function; an error's traceback may refer to them for long."""
+        self._function = None
+        futures = [future for _, futures in self._flying.values() for future in futures]
         self._flying.clear()
         if futures:
             with suppress(Exception):  # the cluster is gone, and they with it
@@ -370,9 +325,11 @@ class _Flights:
             with suppress(Empty):
                 return self._landed.get(timeout=max(0.0, left))
             if late(deadline):
-                raise deadline_exceeded(done, len(self))
-            self._look_again()
-            if not self._threads:
+                raise deadline_exceeded(done)  # those under way go on, as no one can end them
+            threads: Any = None
+            with suppress(OSError):  # not connected at the moment; should it stay so, Dask gives all futures up
+                threads = self._client.nthreads()
+            if threads == {}:
                 alone_since = alone_since or monotonic()
                 if monotonic() - alone_since > self._patience_seconds:
                     raise WorkerLost(
@@ -382,15 +339,6 @@ class _Flights:
             else:
                 alone_since = None
 
-    def _look_again(self) -> None:
-        self._looked_at = monotonic()
-        with suppress(OSError):  # not connected at the moment; should it stay so, Dask gives all futures up
-            self._threads = self._look()
-
-    def _idlest(self) -> str:
-        """The worker that has the fewest tasks of this run for its threads; none if there is no worker."""
-        return min(self._threads, key=lambda worker: self._out[worker] / self._threads[worker], default="")
-
     def _sent(self, data: bytes) -> Any:
         """Data as an argument of a task: itself, or futures of its parts if it is large."""
         if len(data) <= PART_BYTES:
@@ -398,19 +346,8 @@ class _Flights:
         # As tasks and not by `scatter`: what is scattered is lost with its worker, a task is run again.
         return [self._submit(bytes, data[start : start + PART_BYTES]) for start in range(0, len(data), PART_BYTES)]
 
-    def _submit(self, function: Callable[..., Any], *arguments: Any, place: str = "") -> Any:
-        where = {"workers": [place], "allow_other_workers": True} if place else {}
-        return self._client.submit(function, *arguments, key=_key(), pure=False, **where)
-
-
-@dataclass(frozen=True)
-class _Flight:
-    """One task that is out: the future of all it makes, and that of its answer, which alone is brought here."""
-
-    name: str
-    place: str
-    made: Any
-    answer: Any
+    def _submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self._client.submit(function, *arguments, key=_key(), pure=False)
 
 
 class Function:
@@ -421,8 +358,6 @@ class Function:
         self._home = Home()
         self._work: Callable[..., Any] | None = None
         self._lock = Lock()
-        self._threads: set[int] = set()
-        self._stopped = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Function, (self._data,)  # to another worker, which reads it anew
@@ -438,34 +373,9 @@ class Function:
             TaskError: a module that it needs cannot be imported.
         """
         with living_in(self._home):
-            try:
-                with self._lock:
-                    if self._stopped:
-                        raise _Interrupted
-                    self._threads.add(get_ident())
-                    self._work = self._work or unpacked_function(self._data)
-                yield self._work
-            finally:
-                with self._lock:
-                    self._threads.discard(get_ident())
-
-    def stop(self) -> None:
-        """Interrupt the threads that are inside, and let none in any more."""
-        # Each has to take the lock before it leaves, so it is interrupted inside, and no task of others in its place.
-        with self._lock:
-            self._stopped = True
-            for thread in self._threads:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Interrupted))
-
-
-class _Interrupted(BaseException):
-    """Nobody waits for the work any more. No `Exception`, which the user's function might catch."""
-
-
-def _stop(function: str, dask_worker: Any) -> None:
-    found = dask_worker.data.get(function)
-    if found is not None:
-        found.stop()
+            with self._lock:
+                self._work = self._work or unpacked_function(self._data)
+            yield self._work
 
 
 def _worked(

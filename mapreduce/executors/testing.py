@@ -15,7 +15,7 @@ from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
 from threading import Thread
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -306,38 +306,6 @@ class TravelSuite(ExecutorSuite):
             return len(names), names[7] is again, len(blob)
 
         assert set(self.results(work, range(3)).values()) == {(60_000, True, 9_000_000)}
-
-    @pytest.mark.parametrize("ending", ["close", "deadline"])
-    def test_work_that_nobody_waits_for_is_ended(self, ending: str, tmp_path: Path) -> None:
-        """All workers are busy for ever when the run is closed or its time is up; then they do what comes next."""
-        executor = self.executor()
-        folder = str(tmp_path)
-
-        def work(n: int) -> int:
-            import os
-            import time
-
-            open(os.path.join(folder, str(n)), "w").close()
-            while n:
-                try:
-                    time.sleep(0.01)
-                except Exception:
-                    continue
-            return n
-
-        outcomes = executor.run(
-            work, range(2 * executor.workers), deadline=monotonic() + 3 if ending == "deadline" else None
-        )
-        assert next(outcomes).number == 0
-        while len(list(tmp_path.iterdir())) <= executor.workers:
-            sleep(0.01)
-        if ending == "close":
-            outcomes.close()
-        else:
-            with pytest.raises(DeadlineExceeded, match="being worked on were ended"):
-                next(outcomes)
-
-        assert sorted(self.results_of(executor, lambda n: n, range(8)).values()) == list(range(8))
 
     def test_the_work_of_a_lost_worker_is_repeated(self, tmp_path: Path) -> None:
         """Task 3 kills its worker the first time, as the system does when memory runs out."""

@@ -135,51 +135,6 @@ def orders(request: pytest.FixtureRequest, fresh_url: Callable[[str], str]) -> I
         yield posts
 
 
-def test_short_tasks_are_spread_over_the_workers(cluster: Dask) -> None:
-    """Dask by itself sends them to the one that has the function, as they are done before it thinks of the others."""
-
-    def work(n: int) -> int:
-        import os
-        import time
-
-        time.sleep(0.005)
-        return os.getpid()
-
-    tasks = Counter(outcome.result for outcome in cluster.run(work, range(40)))
-
-    assert len(tasks) == 2
-    assert min(tasks.values()) >= 10
-
-
-def test_workers_that_join_in_the_middle_of_a_run_get_tasks(address: str, cluster: Dask, tmp_path: Path) -> None:
-    """And more tasks are out then."""
-    worker = ["distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny"]
-    stop = tmp_path / "stop"
-
-    def work(n: int) -> int:
-        import os
-        import time
-
-        time.sleep(0.01)
-        return os.getpid()
-
-    def supply() -> Iterator[int]:
-        n = 0
-        while not stop.exists():
-            yield (n := n + 1)
-
-    before = cluster.workers
-    with processes(worker, log=tmp_path / "log"):
-        seen = set()
-        for outcome in cluster.run(work, supply()):
-            seen.add(outcome.result)
-            if len(seen) == 3:
-                stop.touch()
-
-    assert before == 2
-    assert cluster.workers == 3
-
-
 def test_workers_read_the_database_themselves(orders: Any, address: str) -> None:
     """A job on a collection by the address of a cluster, with functions that travel; this process maps nothing."""
     factor = 2
