@@ -18,6 +18,7 @@ from sqlalchemy.schema import CreateTable
 import vstore
 from vstore import assembly, catalogue
 from vstore.sql import schema
+from vstore.sql.database import Database
 
 Urls = Callable[[str], str]
 MIXED = [["sqlite", "sqlite", "sqlite"], ["sqlite", "postgresql", "mariadb"]]
@@ -585,3 +586,20 @@ def test_a_checkpoint_inside_a_transaction_does_not_cost_the_actor(local: vstore
     assert actors(local) == before
     assert local.checkpoint("import:posts") == 2
     assert dict(local["posts"]) == {"a": 1, "b": 2, "c": 3, "d": 4}
+
+
+def test_a_new_file_that_another_turns_into_a_wal_at_the_same_moment_is_waited_for(tmp_path: Path) -> None:
+    """SQLite says "locked" to one of the two at once, whatever time-out it was given."""
+    told = []
+
+    class Busy:
+        def execute(self, text: str) -> None:
+            told.append(text)
+            if len(told) < 3:
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorname = "SQLITE_BUSY"
+                raise error
+
+    Database(f"sqlite:///{tmp_path}/new.db")._set_up(Busy(), "PRAGMA journal_mode=WAL")
+
+    assert told == ["PRAGMA journal_mode=WAL"] * 3

@@ -26,7 +26,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 
 from vstore.errors import ConfigurationError, Corrupt, StoreError, Unavailable
-from vstore.sql.dialects import Dialect, dialect_of
+from vstore.sql.dialects import LOCK_SECONDS, Dialect, dialect_of
 from vstore.sql.statements import Statement
 
 Row = Sequence[Any]
@@ -491,10 +491,22 @@ class Database:
                 self.dialect.bound(connection)
             cursor = connection.cursor()
             for text in setup:
-                cursor.execute(text)
+                self._set_up(cursor, text)
             cursor.close()
 
         return engine
+
+    def _set_up(self, cursor: Any, text: str) -> None:
+        # Of two that make a new SQLite file a WAL at once, one is told "locked" without the wait that was asked for.
+        give_up_at = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                cursor.execute(text)
+                return
+            except self.driver_errors as error:
+                if self.dialect.code(error) not in self.dialect.busy or time.monotonic() >= give_up_at:
+                    raise
+                time.sleep(0.01)
 
     def _compile(self, statement: Statement) -> tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]] | None]:
         if statement.listed is not None and self.dialect.name == "postgresql":
