@@ -405,6 +405,7 @@ def test_scans_and_slices_are_exact_while_others_write(
             for thread in threads:
                 thread.join()
         assert there(store) != expected  # they did write
+        posts["x/0"] = "after"  # under the prefix too, where they may not have since
         for taken, source in ((snapshot, posts), (view, posts.prefixed("x/"))):
             kept = dict(taken.items(on_conflict="winner"))
             news = {change.key for change in source.changes(since=taken.since)}
