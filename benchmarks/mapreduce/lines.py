@@ -91,6 +91,7 @@ def _compared(title: str, job: str, times: Times) -> Iterator[Line]:
 def _dask(orders: vstore.Collection, rounds: int) -> Line:
     """A cluster of two single-threaded processes, started before: what its scheduler costs."""
     from distributed import Client, LocalCluster
+
     from mapreduce.executors.dask import Dask
 
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
