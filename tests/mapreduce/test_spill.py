@@ -343,7 +343,7 @@ def test_ctrl_c_in_the_program_removes_files_and_workers(temporary: Path) -> Non
     program = (
         "import os, sys, tempfile, time\n"
         "from mapreduce import Sum, run\n"
-        "run(over=[(0, 0)], map=lambda key, n: [(key, n)], reduce=Sum(), workers=2)\n"  # their sockets want a short path
+        "run(over=[(0, 0)], map=lambda key, n: [(key, n)], reduce=Sum(), workers=2)\n"  # sockets: a short path
         f"tempfile.tempdir = {str(temporary)!r}\n"
         "def map(key, n):\n"
         "    if n == 900:\n"
