@@ -19,10 +19,11 @@ def main(work: str, url: str, count: int) -> None:
         else:
             found = sum(1 for _ in orders.items())
             assert found == count, f"{found} of {count} documents found"
-    print(f"{_peak_kib() / 1024:.1f}")
+    print(f"{peak_kib() / 1024:.1f}")
 
 
-def _peak_kib() -> int:
+def peak_kib() -> int:
+    """The most memory that this process has had."""
     # Linux hands the parent's ru_maxrss on to a new program, so there the kernel's own high-water mark is read.
     status = Path("/proc/self/status")
     if status.exists():

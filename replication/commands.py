@@ -1,29 +1,74 @@
-"""`vstore sync`: this store and others, brought to the same state."""
+"""`vstore sync` and `vstore replicate`: this store and another, both ways or one way."""
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from replication.sync import Report, sync
-from vstore.cli.functions import resolver_of
-from vstore.cli.options import json_option, opened, store_option
-from vstore.cli.output import counted, flush, line, plain, text
+from vstore.cli.functions import loaded, resolver_of
+from vstore.cli.options import chosen, json_option, moment, opened, store_option
+from vstore.cli.output import Talk, counted, flush, line, plain, text
 from vstore.errors import NotFound
+from vstore.hlc import iso
 from vstore.store import Store
+
+if TYPE_CHECKING:
+    from replication.filters import Filter
+    from replication.parked import Parked
+    from replication.pulled import Progress
+    from replication.replicator import Replicator, Status
+    from replication.scope import History
+    from replication.sync import Report
+
+
+def _history(given: str) -> History:
+    words: dict[str, History] = {"heads": "heads", "all": "all"}
+    return words[given] if given in words else moment(given)
+
+
+def _what_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which documents, and what of their past; for `_filter_of`."""
+    for option in (
+        click.option("--prefix", default="", metavar="TEXT", help="Only documents whose keys begin so."),
+        click.option(
+            "--filter",
+            "predicate",
+            metavar="FILE.py:FUNCTION",
+            help="Only documents for which function(key, value) is true.",
+        ),
+        click.option(
+            "--history",
+            type=_history,
+            default="heads",
+            show_default=True,
+            metavar="heads|all|MOMENT",
+            help="The present, every version, or those since then.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command("sync")
 @click.argument("collections", metavar="[COLLECTION]...", nargs=-1)
 @click.option("--with", "others", multiple=True, required=True, metavar="URL", help="The other store; for its shards.")
 @click.option("--resolver", metavar="NAME|FILE.py:FUNCTION", help="Settle documents that both sides have changed.")
+@_what_options
 @json_option
 @store_option
-def command(
+def sync_command(
     collections: tuple[str, ...],
     others: tuple[str, ...],
     resolver: str | None,
+    prefix: str,
+    predicate: str | None,
+    history: History,
     as_json: bool,
     urls: tuple[str, ...],
 ) -> None:
@@ -33,23 +78,176 @@ def command(
     versions as siblings, unless a --resolver settles them: winner, last_write, json3 (three-way merge), or a
     function(conflict) of yours. A store that is not there yet is made.
     """
+    from replication.sync import sync
+
     settle = resolver_of(resolver) if resolver is not None else None
+    wanted = _filter_of(prefix, predicate)
+    talk = Talk(pause_seconds=1.0)
     with opened(urls, create=True) as here, Store(*others) as there:
         known = sorted({*here.collections(), *there.collections()})
         absent = [name for name in collections if name not in known]
         if absent or not known:
             raise NotFound(f"neither store has {f'a collection {absent[0]!r}' if absent else 'any collection'}.")
         for name in collections or known:
-            report = sync(here[name], there[name], settle)
+            report = sync(
+                here[name], there[name], settle, filter=wanted, history=history, on_batch=_counting(name, talk)
+            )
+            talk.end()
+            waiting = len(_waiting(here, name)) + len(_waiting(there, name))
             if as_json:
-                line({"collection": name, **asdict(report)})
+                line({"collection": name, **asdict(report), "parked": waiting})
             else:
-                text(f"{plain(name)}: {_words(report)}")
+                text(f"{plain(name)}: {_words(report, waiting)}")
             flush()
 
 
-def _words(report: Report) -> str:
+@click.command("replicate")
+@click.argument("collections", metavar="[COLLECTION]...", nargs=-1)
+@click.option("--to", "targets", multiple=True, required=True, metavar="URL", help="The target; for its shards.")
+@click.option("--live", is_flag=True, help="Go on with what is written from now on, until interrupted.")
+@click.option("--resolver", metavar="NAME|FILE.py:FUNCTION", help="Settle conflicts that this makes at the target.")
+@_what_options
+@json_option
+@store_option
+def replicate_command(
+    collections: tuple[str, ...],
+    targets: tuple[str, ...],
+    live: bool,
+    resolver: str | None,
+    prefix: str,
+    predicate: str | None,
+    history: History,
+    as_json: bool,
+    urls: tuple[str, ...],
+) -> None:
+    """Take into another store what it lacks of this one; this one is only read.
+
+    All collections, or those named. It goes on where an earlier run has ended. With --live an end that goes away is
+    waited for; an interrupt ends it after the batch under way. A target that is not there yet is made.
+    """
+    from replication.replicator import Replicator
+
+    settle = resolver_of(resolver) if resolver is not None else None
+    wanted = _filter_of(prefix, predicate)
+    with opened(urls) as source, Store(*targets) as target:
+        absent = sorted({*collections} - {*source.collections()})
+        if absent and not live:
+            raise NotFound(f"the store has no collection {absent[0]!r}. Nothing was moved.")
+        replicator = Replicator(
+            source,
+            target,
+            live=live,
+            filter=wanted,
+            resolver=settle,
+            history=history,
+            collections=collections or None,
+            name="replicate",
+        )
+        with _told(replicator):
+            status = replicator.run()
+        if as_json:
+            line(asdict(status))
+        else:
+            words = f"{counted(status.rows, 'row')} taken, {status.new:,} new, {counted(status.bytes, 'byte')}"
+            if status.resolved:
+                words += f", settled {counted(status.resolved, 'conflict')}"
+            if status.conflicts:
+                words += f", {counted(status.conflicts, 'conflict')} at the target"
+            text(f"{words}, {counted(status.parked, 'row')} parked" if status.parked else words)
+
+
+def _counting(name: str, talk: Talk) -> Callable[[Progress], None]:
+    """Progress of a collection on stderr, while rows move."""
+
+    def count(progress: Progress) -> None:
+        done = f", {100 * (1 - progress.pending / progress.of):.0f} %" if progress.of else ""
+        talk.now(f"{plain(name)}: {counted(progress.pulled.rows, 'row')}{done}")
+
+    return count
+
+
+@contextmanager
+def _told(replicator: Replicator) -> Iterator[None]:
+    """Progress on stderr inside the block; an interrupt ends the replicator after its batch."""
+    talk = Talk(pause_seconds=1.0)
+    ended = threading.Event()
+    shown = ""
+
+    def talk_on() -> None:
+        nonlocal shown
+        while not ended.wait(0.2):
+            words = _now(replicator.status)
+            if words != shown:
+                talk.now(words)
+                shown = words
+
+    def stop(number: int, frame: object) -> None:
+        threading.Thread(target=replicator.stop, daemon=True).start()  # it may be this thread that holds its lock
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    thread = threading.Thread(target=talk_on, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        ended.set()
+        thread.join()
+        talk.end()
+
+
+def _now(status: Status) -> str:
+    if status.state == "failing":
+        return f"failing: {status.error}"
+    words = f"{status.state}: {counted(status.rows, 'row')}"
+    if status.state == "bootstrapping":
+        words += f", {100 * status.progress:.0f} %"
+    return f"{words}, {status.pending:,} pending" if status.pending else words
+
+
+def _filter_of(prefix: str, predicate: str | None) -> Filter | None:
+    if not prefix and predicate is None:
+        return None
+    from replication.filters import Filter
+
+    return Filter(prefix, predicate=None if predicate is None else loaded(predicate, ("key", "value")))
+
+
+@click.command("parked")
+@click.argument("collections", metavar="[COLLECTION]...", nargs=-1)
+@json_option
+@store_option
+def parked_command(collections: tuple[str, ...], as_json: bool, urls: tuple[str, ...]) -> None:
+    """List versions that this store could not take from another, and why.
+
+    Nothing has to be done with them here: each sync tries those again that have waited long enough, and takes them once
+    the reason is gone. The rest of what the other store has is here.
+    """
+    with opened(urls) as store:
+        for name in collections or store.collections():
+            for each in _waiting(store, chosen(store, name).name):
+                if as_json:
+                    line({"collection": name, **asdict(each)})
+                else:
+                    where = f"{plain(name)}: {plain(each.key)} {each.rev}"
+                    text(f"{where}, {counted(each.tries, 'attempt')} since {iso(each.since_us)}: {plain(each.reason)}")
+
+
+def _waiting(store: Store, name: str) -> list[Parked]:
+    from replication.parked import parked
+
+    handle = store.handle(name)
+    return [] if handle is None else parked(handle)
+
+
+def _words(report: Report, waiting: int) -> str:
     """A report for people, from this side's point of view."""
+    words = _moved(report)
+    return f"{words}, {counted(waiting, 'version')} could not be taken: see `vstore parked`" if waiting else words
+
+
+def _moved(report: Report) -> str:
     if not report and not report.conflicts:
         return "nothing to do"
     words = f"sent {counted(report.to_b.rows, 'row')}, received {report.to_a.rows:,}"

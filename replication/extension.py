@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import click
 
-from replication.commands import command
+from replication.commands import parked_command, replicate_command, sync_command
+from replication.daemon.commands import command as replicator_command
+from replication.reconciling import command as reconcile_command
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Extension:
     """The package's commands."""
 
     def commands(self) -> list[click.Command]:
-        return [command]
+        return [sync_command, replicate_command, parked_command, reconcile_command, replicator_command]
 
 
 extension = Extension()

@@ -1,13 +1,19 @@
 """One collection of a target brought up to a source: the rows that it lacks, and what they prove.
 
-For each partition the target keeps a checkpoint: the source's feed id and the
-position up to which it has taken everything. From there on it reads the source's
-present heads in commit order, leaves out what it has, and receives the rest with
-stubs of the ancestors that it does not know. Rows, knowledge and checkpoint are
-one transaction of the target, so a checkpoint is never ahead of the data.
+    handshake ─► nothing to do, or a lease
+              ─► rows that were parked, once more
+              ─► for each partition that is behind: its feed from the checkpoint on
+              ─► an acknowledgement to the source
 
-The source's knowledge is joined with the page that reaches the end of its feed:
-only who was given everything may claim to know everything.
+Rows, knowledge and checkpoint are one transaction of the target, so a checkpoint
+is never ahead of the data, and a pull that ends anywhere goes on from the last
+one. The source is only read, but for the acknowledgement, which it may refuse.
+
+Where there is no checkpoint to go on from (a first contact, a feed that is
+another one or went back), the feed is read from its beginning, or, if both sides
+have much, `replication.reconcile` finds what differs. A target that does not know
+all that the source may have forgotten gives up what the source has forgotten
+before it may claim to know what the source knows.
 
 Source: docs/consistency.md, "Sync"; the rules are those of `vstore.document`.
 """
@@ -15,257 +21,390 @@ Source: docs/consistency.md, "Sync"; the rules are those of `vstore.document`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Literal
 
+from replication import handshake
+from replication.batches import Batches
+from replication.feed import PAGE_ROWS, Feed
+from replication.filters import Filter
+from replication.handshake import Handshake, Pending, Standing, Taken, meet, place, standings
+from replication.lease import Lease, now_us
+from replication.parked import Parked, Parking
+from replication.pulled import Progress, Pulled
+from replication.scope import EVERYTHING, History, Scope
 from vstore.batch import Receive
-from vstore.clock import Knowledge
-from vstore.document import Version, knows
+from vstore.errors import StoreError
 from vstore.handle import Handle, place_of, seq_of
-from vstore.scan import CHUNK_BYTES, FIRST_ROWS, next_limit
-from vstore.shard import Definition, Shard, knowledge_of
+from vstore.partition import part_of
+from vstore.replicas import FILTERED, FULL, exchange
 from vstore.sql import statements as sql
-from vstore.sql.database import Connection
 from vstore.sql.rows import version_of
-from vstore.sql.statements import chunks
 
-BATCH_ROWS = 1_000
-"""How many heads are compared at a time, and about how many rows one transaction of the target takes."""
+__all__ = ["Filter", "History", "Lease", "Pending", "Progress", "Pulled", "pending", "pull", "take"]
 
+log = logging.getLogger("replication")
 
-@dataclass(slots=True)
-class Pulled:
-    """What a pull moved.
+RECONCILE_ROWS = 5_000
+"""From so many commits on, a first contact of two replicas that both have documents compares ranges and not rows."""
 
-    `rows` counts versions and stubs that the target took, `new` those it had
-    not, `obsolete` those that it knew to be superseded, `unexplained` those of
-    the new ones that it ought to have had (an actor was cloned, or rows were
-    lost: see the log), and `compared` the heads that were looked at.
-    """
+AGAIN = 3
+"""How often one pull begins again with feeds that were replaced while it read them."""
 
-    compared: int = 0
-    rows: int = 0
-    new: int = 0
-    obsolete: int = 0
-    unexplained: int = 0
-
-    def __add__(self, other: Pulled) -> Pulled:
-        return Pulled(
-            self.compared + other.compared,
-            self.rows + other.rows,
-            self.new + other.new,
-            self.obsolete + other.obsolete,
-            self.unexplained + other.unexplained,
-        )
+Reconcile = Literal["auto", "always", "never"]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One partition of a collection in one store."""
-
-    shard: Shard
-    definition: Definition
-    part: int
-
-    @property
-    def partition(self) -> int:
-        """The id of its counter row."""
-        return self.definition.base + self.part
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """How far the target has taken a partition of the source: whose feed, up to where, and the note that says so."""
-
-    feed: str = ""
-    seq: int = 0
-    note: str | None = None
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """Receives that will share the next transaction of one target shard."""
-
-    definition: Definition
-    works: list[Receive] = field(default_factory=list)
-    rows: int = 0
-    body_bytes: int = 0
-
-
-def pull(source: Handle, target: Handle) -> Pulled:
+def pull(
+    source: Handle,
+    target: Handle,
+    *,
+    filter: Filter | None = None,
+    history: History = "heads",
+    on_batch: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
+    lease: Lease | None = None,
+    reconcile: Reconcile = "auto",
+    conflicts: Callable[[list[str]], None] | None = None,
+    met: Handshake | None = None,
+) -> Pulled:
     """Takes into `target` what `source` has and it has not.
 
-    Repeating it moves nothing, and costs one small query for each shard. It can
-    be interrupted anywhere, and goes on from the last batch that was written.
+    Args:
+        filter: only these documents; such a target never claims to know all that the source knows.
+        history: heads with stubs of their ancestors; "all" versions that the
+            source still has; or those since a moment, in microseconds since 1970 UTC.
+        on_batch: told after each transaction of the target.
+        stop: once it is set, the pull ends after the batch under way.
+        lease: kept by the caller between pulls of the same link; else one is
+            taken for as long as there is something to do.
+        reconcile: "always" compares everything afterwards, and counts what differs as `differences`.
+        conflicts: told which documents have several live siblings after a batch.
+        met: a handshake of just now.
+
+    Returns:
+        What moved. A call with nothing new moves nothing, writes nothing, and
+        costs a few small queries for each shard.
 
     Raises:
-        Corrupt: an actor of one store was cloned in the other. The batch that
-            showed it was not written.
-        Unavailable: a database failed, or another sync of the same two is under
-            way. What was written before stays; sync again.
+        ConfigurationError: the two differ in their number of partitions. Nothing was moved.
+        LeaseHeld: somebody else replicates the same link.
+        Unavailable: a database failed. What was written before stays; pull again.
+        NotFound: the collection was dropped at the source meanwhile.
+
+    Memory is flat: a page of the source, and what waits for one transaction of each shard of the target.
     """
-    total = Pulled()
-    waiting: dict[int, _Waiting] = {}
-    reached = source.positions()
-    taken = _checkpoints(source, target)
-    for part, (feed, seq) in enumerate(reached):
-        if (taken[part].feed, taken[part].seq) == (feed, seq):
-            continue
-        there, here = _place(source, part), _place(target, part)
-        since = taken[part].seq if taken[part].feed == feed and taken[part].seq <= seq else 0
-        queue = waiting.setdefault(id(here.shard), _Waiting(here.definition))
-        for work, compared in _missing(there, here, _Taken(feed, since, taken[part].note), _name(source, target, part)):
-            total.compared += compared
-            queue.works.append(work)
-            queue.rows += sum(map(len, work.rows.values()))
-            queue.body_bytes += sum(len(row.body or b"") for rows in work.rows.values() for row in rows)
-            if queue.rows >= BATCH_ROWS or queue.body_bytes >= CHUNK_BYTES:
-                total += _flush(here.shard, queue)
-    for shard in target.shards:
-        if id(shard) in waiting:
-            total += _flush(shard, waiting[id(shard)])
-    return total
+    work = _Pull(source, target, Scope(filter, history), on_batch, stop, lease, conflicts)
+    return work.run(reconcile, met)
 
 
-def _missing(there: Place, here: Place, taken: _Taken, name: str) -> Iterator[tuple[Receive, int]]:
-    """What one partition lacks, in works for the target, and how many heads were compared for each."""
-    note, feed, limit = taken.note, taken.feed, min(FIRST_ROWS, BATCH_ROWS)
-    after = place_of(there.partition, taken.seq)
-    done = False
-    while not done:
-        with there.shard.database.snapshot() as connection:
-            [row] = connection.rows(sql.PARTITION, (there.partition,))
-            _id, _collection, _part, actor, ctr, seq, _epoch, _status, now = row
-            if now != feed:
-                return  # the source became somebody else meanwhile: the next sync begins with its new feed
-            top = place_of(there.partition, seq)
-            rows = connection.rows(sql.HEADS_BY_ID, (after, top, limit))
-            last = rows[-1][3] if len(rows) == limit else top
-            limit = next_limit(limit, sum(len(row[2] or b"") for row in rows), BATCH_ROWS)
-            events = connection.rows(sql.EVENTS_BY_ID, (after, last, BATCH_ROWS))
-            if len(events) == BATCH_ROWS:
-                last = min(last, events[-1][0])
-            heads: dict[str, dict[str, Version]] = {}
-            for _state, key, body, *lineage in rows:
-                version = version_of(lineage, body)
-                if version.id <= last:
-                    heads.setdefault(key, {})[version.rev] = version
-            _add_grown(connection, there, [key for id_, key, _kind in events if id_ <= last], heads)
-            wanted = _wanted(connection, there, here, heads)
-            done = last == top
-            # Only with the page that reaches the end of the feed, and as it was then. Up to any earlier position
-            # is not everything: a head that moved behind it meanwhile would be claimed and never given.
-            claimed = knowledge_of(connection, there.partition, actor, ctr) if done else None
-        after = last
-        text = json.dumps({"feed": feed, "seq": seq_of(last)})
-        yield (
-            Receive(here.part, wanted, claimed, {name: text}, {name: note}),
-            sum(map(len, heads.values())),
-        )
-        note = text
+def take(source: Handle, target: Handle, keys: Sequence[str], *, lease: Lease | None = None) -> Pulled:
+    """Fetches the present heads of some keys, with stubs of the ancestors that the target lacks.
+
+    What the target holds of them and the source has forgotten, it forgets as well. Durable when it returns.
+
+    Raises:
+        Unavailable: a database failed. What was written before stays.
+    """
+    work = _Pull(source, target, EVERYTHING, None, None, lease, None)
+    return work.take(keys)
 
 
-def _add_grown(connection: Connection, there: Place, keys: Sequence[str], heads: dict[str, dict[str, Version]]) -> None:
-    """Heads that learnt more of their past since: the same version, with more dots or a larger clock."""
-    for chunk in chunks(list(dict.fromkeys(keys))):
-        for key, body, *lineage in connection.rows(sql.HEADS_WITH_BODY(len(chunk)), [there.definition.id, *chunk]):
-            version = version_of(lineage, body)
-            heads.setdefault(key, {})[version.rev] = version
+def pending(source: Handle, target: Handle, *, filter: Filter | None = None, history: History = "heads") -> Pending:
+    """How many commits of the source the target has not taken. One small query for each shard of both."""
+    return handshake.pending(source, target, Scope(filter, history).mode)
 
 
-def _wanted(
-    source: Connection, there: Place, here: Place, heads: Mapping[str, Mapping[str, Version]]
-) -> dict[str, list[Version]]:
-    """The rows that the target has to be given: heads it lacks, and stubs of their ancestors."""
-    with here.shard.database.snapshot() as target:
-        [row] = target.rows(sql.PARTITION, (here.partition,))
-        known = knowledge_of(target, here.partition, row[3], row[4])
-        held = _held(target, here, [key for key, found in heads.items() if _met(known, found.values())])
-    wanted = {
-        key: rows
-        for key, found in heads.items()
-        for rows in [[head for head in found.values() if not _has(held.get(key, {}), head)]]
-        if rows
-    }
-    with_past = [key for key, rows in wanted.items() if any(row.parents for row in rows)]
-    for chunk in chunks(with_past):
-        versions: dict[str, dict[str, Version]] = {}
-        for key, *lineage in source.rows(sql.VERSIONS(len(chunk)), [there.definition.id, *chunk]):
-            version = version_of(lineage)
-            versions.setdefault(key, {})[version.rev] = version
-        for key, found_versions in versions.items():
-            wanted[key] = stubs(wanted[key], found_versions, known) + wanted[key]
-    return wanted
+class _Pull:
+    """One pull: what it is about, and what it has moved so far."""
+
+    def __init__(
+        self,
+        source: Handle,
+        target: Handle,
+        scope: Scope,
+        on_batch: Callable[[Progress], None] | None,
+        stop: threading.Event | None,
+        lease: Lease | None,
+        conflicts: Callable[[list[str]], None] | None,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._scope = scope
+        self._on_batch = on_batch or (lambda progress: None)
+        self._stop = stop or threading.Event()
+        self._given = lease
+        self._lease = lease or Lease(handshake.link_of(source, target))
+        self._conflicts = conflicts or (lambda keys: None)
+        self._parking = Parking(source, target, scope.mode, lease.now_us if lease is not None else now_us)
+        self._batches = Batches(self._parking, self._lease, self._moved)
+        self._total = Pulled()
+        self._ahead: dict[int, int] = {}
+        self._reached: dict[int, int] = {}
+
+    def run(self, reconcile: Reconcile, met: Handshake | None) -> Pulled:
+        met = self._unmasked(met or meet(self._source, self._target))
+        todo = self._behind(met, self._checkpoints())
+        due = self._parking.due()
+        if not todo and not due and reconcile != "always":
+            self._acknowledge(moved=False)
+            return self._total
+        try:
+            parts = set(todo) | {part_of(each.key, self._target.partitions) for each in due}
+            for part in sorted(parts):
+                self._lease.fence(place(self._target, part).shard)
+            taken = self._checkpoints()
+            if any(at.feed == s.feed and at.seq > s.seq for at, s in zip(taken, met.source, strict=True)):
+                met = meet(self._source, self._target)  # somebody else has gone on before the lease was ours
+            parts = set(self._behind(met, taken))
+            parts |= self._retried(met, due)
+            complete = self._follow(met, taken, sorted(parts), reconcile)
+            for _again in range(AGAIN):
+                if complete or self._stop.is_set():
+                    break
+                # A feed of the source became another one under our eyes, as after a crash there: meet it once more.
+                met, taken = self._unmasked(meet(self._source, self._target)), self._checkpoints()
+                complete = self._follow(met, taken, self._behind(met, taken), reconcile)
+            if complete:
+                self._parking.tidy()
+                self._acknowledge(moved=True)
+            if reconcile == "always" and complete and self._scope.filter is None:
+                self._reconcile()
+        finally:
+            self._total.parked = self._parking.count
+            if self._given is None:
+                self._lease.release()
+        return self._total
+
+    def take(self, keys: Sequence[str]) -> Pulled:
+        met = meet(self._source, self._target)
+        try:
+            for part, wanted in sorted(self._by_part(keys).items()):
+                here = place(self._target, part)
+                feed = Feed(self._source, place(self._source, part), here, self._scope)
+                for page in feed.present(wanted, forget=True):
+                    if met.target[part].covers(page.forgotten):
+                        page.forget = {}  # the target has forgotten all that itself: what it still has was lost there
+                    self._total.compared += page.compared
+                    work = Receive(
+                        part, page.rows, forgotten=page.forgotten, forget=page.forget, bases=met.source[part].bases
+                    )
+                    self._batches.add(here, page, work)
+            self._batches.flush()
+        finally:
+            self._total.parked = self._parking.count
+            if self._given is None:
+                self._lease.release()
+        return self._total
+
+    # --- the handshake -----------------------------------------------------------------------------------------------
+
+    def _unmasked(self, met: Handshake) -> Handshake:
+        """The handshake once no side is a ghost: one whose actor others have seen do more than it knows of itself."""
+        if not any(s.exposes(t) or t.exposes(s) for s, t in zip(met.source, met.target, strict=True)):
+            return met
+        # Each is asked after its witness, who may otherwise have learnt meanwhile what the other has done since.
+        theirs, ours = standings(self._source), standings(self._target)
+        later = standings(self._source)
+        for handle, ghosts in (
+            (self._target, [part for part, t in enumerate(ours) if theirs[part].exposes(t)]),
+            (self._source, [part for part, s in enumerate(later) if ours[part].exposes(s)]),
+        ):
+            for part in ghosts:
+                there = place(handle, part)
+                log.error(
+                    "%s: partition %d of %r was set back to an older state: a peer knows later events of its actor. It "
+                    "gets a new actor; what is missing comes back by replication.",
+                    there.shard.database.name,
+                    part,
+                    handle.name,
+                )
+                self._total.ghosts += 1
+                try:
+                    there.shard.renew_actors(there.definition, [part])
+                except StoreError as error:
+                    if handle is self._target:
+                        raise
+                    log.warning("%s cannot be given a new actor: %s", there.shard.database.name, error)
+        return meet(self._source, self._target)
+
+    def _checkpoints(self) -> list[Taken]:
+        return handshake.checkpoints(self._source, self._target, self._scope.mode)
+
+    def _behind(self, met: Handshake, taken: Sequence[Taken]) -> list[int]:
+        """The partitions whose feed has moved since the target took it."""
+        return [
+            part
+            for part, (at, stands) in enumerate(zip(taken, met.source, strict=True))
+            if ((at.feed, at.seq) != (stands.feed, stands.seq) and (stands.seq or at.feed))
+            # A replica may have forgotten what it never had, and then its feed does not move.
+            or (self._scope.filter is None and not met.target[part].covers(stands.forgotten))
+            # Nor does it when a replica learns that what others did is obsolete. Parked rows keep the target from it.
+            or (
+                self._scope.filter is None
+                and not met.target[part].covers(stands.bases)
+                and not self._parking.keys([part])
+            )
+        ]
+
+    def _follow(self, met: Handshake, taken: Sequence[Taken], parts: Sequence[int], reconcile: Reconcile) -> bool:
+        """Brings partitions up to the source; says whether all of them got there."""
+        since = {part: _since(taken[part], met.source[part]) for part in parts}
+        strangers = [part for part, seq in since.items() if seq is None and met.target[part].seq]
+        if (
+            reconcile != "never"
+            and self._scope == EVERYTHING
+            and sum(met.source[part].seq for part in strangers) > RECONCILE_ROWS
+        ):
+            positions = self._introduced()
+            if positions is None:
+                return False
+            since |= {part: _since(positions[part], met.source[part]) for part in strangers}
+        for part in parts:
+            self._ahead[part] = met.source[part].seq
+            self._reached[part] = since[part] or 0
+        for part in parts:
+            if not self._follow_part(met, part, since[part] or 0, taken[part].note):
+                self._batches.flush()
+                return False
+        self._batches.flush()
+        return True
+
+    def _follow_part(self, met: Handshake, part: int, since: int, note: str | None) -> bool:
+        stands = met.source[part]
+        here = place(self._target, part)
+        feed = Feed(self._source, place(self._source, part), here, self._scope)
+        name = handshake.checkpoint_name(self._source, self._target, part, self._scope.mode)
+        whole = self._scope.filter is None
+        waiting = self._parking.keys([part])
+        for key, found in feed.held(waiting).items():
+            for rev in [rev for each, rev in list(self._parking.rows) if each == key]:
+                if rev in found:
+                    self._parking.note(key, found[rev])
+                else:
+                    self._parking.release(key, rev)
+        if whole and met.target[part].seq and not met.target[part].covers(stands.forgotten):
+            self._forget(feed, part, stands)
+        complete = False
+        for page in feed.pages(stands.feed, since, lambda: self._batches.rows):
+            text = json.dumps({"feed": stands.feed, "seq": seq_of(page.last)})
+            work = Receive(
+                part,
+                page.rows,
+                page.claimed if whole else None,
+                {name: text},
+                {name: note},
+                history=self._scope.keeps_history,
+                forgotten=page.forgotten,
+                forget=page.forget,
+                left=page.left,
+                bases=met.source[part].bases,
+            )
+            note = text
+            self._total.compared += page.compared
+            self._batches.add(here, page, work)
+            complete = page.claimed is not None
+            if self._stop.is_set() and not complete:
+                break
+        return complete and not self._stop.is_set()
+
+    def _forget(self, feed: Feed, part: int, stands: Standing) -> None:
+        """Gives up what the source has forgotten: of all the heads here, those that lie in it and are not there.
+
+        A replica that was away while others purged would else bring back what they deleted, once it claims to know
+        what they know.
+        """
+        here = place(self._target, part)
+        after, top = place_of(here.partition, 0), place_of(here.partition + 1, 0)
+        while True:
+            rows = here.shard.database.ask(sql.LEAN_HEADS[False], (after, top, PAGE_ROWS))
+            keys = []
+            for _state, key, _size, *lineage in rows:
+                version = version_of(lineage)
+                after = version.id
+                if all(dot.n <= stands.forgotten.get(dot.actor, 0) for dot in version.dots):
+                    keys.append(key)
+            for page in feed.forgotten(list(dict.fromkeys(keys))):
+                self._batches.add(here, page, Receive(part, {}, forgotten=page.forgotten, forget=page.forget))
+            if len(rows) < PAGE_ROWS:
+                return
+
+    # --- rows that wait, and doubts ----------------------------------------------------------------------------------
+
+    def _retried(self, met: Handshake, due: Sequence[Parked]) -> set[int]:
+        """Tries parked rows again; the partitions of those that arrived, whose claims have to be made anew."""
+        changed = set()
+        for part, keys in self._by_part([each.key for each in due]).items():
+            here = place(self._target, part)
+            feed = Feed(self._source, place(self._source, part), here, self._scope)
+            for page in feed.present(keys):
+                work = Receive(part, page.rows, history=self._scope.keeps_history, bases=met.source[part].bases)
+                self._total.compared += page.compared
+                self._batches.add(here, page, work)
+                self._batches.flush()
+                for each in due:
+                    if each.key not in page.held:
+                        continue
+                    now = self._parking.rows[each.key, each.rev]
+                    if each.rev not in page.held[each.key] or now.tries == each.tries:  # gone there, or arrived here
+                        self._parking.release(each.key, each.rev)
+                        changed.add(part)
+        return changed
+
+    def _introduced(self) -> list[Taken] | None:
+        """A first contact of replicas that both have much: what differs is found and taken.
+
+        From where the feeds go on, since then; nothing if it was stopped before its end.
+        """
+        from replication.reconcile import reconcile  # it stands on this module
+
+        done = reconcile(self._source, self._target, first=True, stop=self._stop, lease=self._lease)
+        self._total += done.repaired
+        self._parking.look_again()  # what was refused there must not be claimed here
+        return [Taken(feed, seq) for feed, seq in done.began] if done.finished else None
+
+    def _reconcile(self) -> None:
+        from replication.reconcile import reconcile
+
+        def catch_up() -> Pulled:
+            again = pull(self._source, self._target, lease=self._lease, reconcile="never", stop=self._stop)
+            self._total += again
+            return again
+
+        done = reconcile(self._source, self._target, catch_up=catch_up, stop=self._stop, lease=self._lease)
+        self._total += done.repaired
+        self._total.differences += done.differences
+        self._parking.look_again()
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _acknowledge(self, moved: bool) -> None:
+        """Tells the source how far the target is, if it may be written, and hears from it who else is."""
+        with suppress(StoreError):
+            exchange(self._source, self._target, FULL if self._scope.filter is None else FILTERED, moved=moved)
+
+    def _moved(self, pulled: Pulled, works: Sequence[Receive], conflicted: list[str]) -> None:
+        self._total += pulled
+        for work in works:
+            for text in (work.checkpoints or {}).values():
+                self._reached[work.part] = json.loads(text)["seq"]
+        of = sum(self._ahead.values())
+        ahead = sum(max(0, seq - self._reached.get(part, 0)) for part, seq in self._ahead.items())
+        if conflicted:
+            self._conflicts(conflicted)
+        self._on_batch(Progress(replace(self._total), ahead, of))
+
+    def _by_part(self, keys: Iterable[str]) -> dict[int, list[str]]:
+        found: defaultdict[int, list[str]] = defaultdict(list)
+        for key in dict.fromkeys(keys):
+            found[part_of(key, self._target.partitions)].append(key)
+        return found
 
 
-def stubs(heads: Sequence[Version], versions: Mapping[str, Version], known: Knowledge) -> list[Version]:
-    """The ancestors of heads as stubs, as far down as the target has a dot of them to learn. Oldest first."""
-    found: dict[str, Version] = {}
-    frontier = [parent for head in heads for parent in head.parents]
-    while frontier:
-        version = versions.get(frontier.pop())
-        if version is None or version.rev in found or all(dot in known for dot in version.dots):
-            continue
-        found[version.rev] = version.as_stub
-        frontier.extend(version.parents)
-    given = {head.rev for head in heads}
-    return [version for rev, version in reversed(found.items()) if rev not in given]
-
-
-def _met(known: Knowledge, heads: Iterable[Version]) -> bool:
-    """Whether the target may hold something of a key: it knows a dot of a head, or a head has a past."""
-    return any(head.parents or knows(known, head) for head in heads)
-
-
-def _held(target: Connection, here: Place, keys: Sequence[str]) -> dict[str, dict[str, Version]]:
-    held: dict[str, dict[str, Version]] = {}
-    for chunk in chunks(keys):
-        for key, *lineage in target.rows(sql.VERSIONS(len(chunk)), [here.definition.id, *chunk]):
-            version = version_of(lineage)
-            held.setdefault(key, {})[version.rev] = version
-    return held
-
-
-def _has(held: Mapping[str, Version], head: Version) -> bool:
-    """Whether a head would teach the target nothing: neither a version, nor a dot, nor a part of its past."""
-    stored = held.get(head.rev)
-    return (
-        stored is not None
-        and not stored.stub
-        and set(head.dots) <= set(stored.dots)
-        and head.clock <= stored.clock
-        and stored.stamp <= head.stamp
-    )
-
-
-def _flush(shard: Shard, queue: _Waiting) -> Pulled:
-    works, queue.works, queue.rows, queue.body_bytes = queue.works, [], 0, 0
-    pulled = Pulled(rows=sum(len(rows) for work in works for rows in work.rows.values()))
-    for arrived in shard.apply(queue.definition, works):
-        pulled.new += arrived.inserted
-        pulled.obsolete += arrived.obsolete
-        pulled.unexplained += arrived.unexplained
-    return pulled
-
-
-def _place(handle: Handle, part: int) -> Place:
-    owner = handle.owners[part]
-    return Place(handle.shards[owner], handle.definitions[owner], part)
-
-
-def _name(source: Handle, target: Handle, part: int) -> str:
-    """The checkpoint's name: whose feed the target has taken, partition by partition."""
-    return f"sync:{source.uid}:{target.uid}:{part}"
-
-
-def _checkpoints(source: Handle, target: Handle) -> list[_Taken]:
-    """How far the target has taken each partition."""
-    notes: dict[str, str] = {}
-    for shard in target.shards:
-        rows: list[tuple[str, str]] = shard.database.ask(sql.CHECKPOINTS)
-        notes.update(rows)
-    found = []
-    for part in range(source.partitions):
-        note = notes.get(_name(source, target, part))
-        found.append(_Taken(**json.loads(note), note=note) if note else _Taken())
-    return found
+def _since(taken: Taken, stands: Standing) -> int | None:
+    """The position from which the feed is to be read; None if what was taken is of no use for that."""
+    return taken.seq if taken.feed == stands.feed and taken.seq <= stands.seq else None

@@ -97,6 +97,7 @@ def open(*urls: str, **settings: Any) -> Store:
         ConfigurationError: the URLs are not exactly the shards of one store.
         SchemaMismatch: a database was made by a newer vstore.
         NotFound: there is no store and `create` is False.
+        Unavailable: a server cannot be reached; it may help to try again.
         Nothing is changed by a refused call.
     """
     return Store(*urls, **settings)

@@ -7,7 +7,7 @@ end in `Shard.apply`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -54,6 +54,20 @@ class Receive:
     joined: pass it only with the end of a complete enumeration. `checkpoints`
     are written in the same transaction, so they are never ahead of the data, and
     only if those in `expects` are still what the sender had found.
+
+    Attributes:
+        history: rows that are superseded here are kept with their bodies.
+        forgotten: for each actor up to which of its events the sender may have
+            purged deleted keys; joined together with `knowledge`.
+        forget: by key, heads here that the sender knows of, does not hold and has
+            nothing in place of. They go if all their dots are in `forgotten`, and
+            a key without heads goes as a whole.
+        left: keys that have left the filter of this replica: heads that a stub
+            among the rows supersedes are given up, and may come back one day.
+        bases: for each actor up to where the sender knew all of its events. If it
+            did not know all that was forgotten here by now, what it has of that does
+            not come back.
+        fence: a lease by name, and the token that it must still have.
     """
 
     part: int
@@ -61,6 +75,26 @@ class Receive:
     knowledge: Knowledge | None = None
     checkpoints: Mapping[str, str] | None = None
     expects: Mapping[str, str | None] | None = None
+    history: bool = False
+    forgotten: Mapping[str, int] | None = None
+    forget: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    left: Sequence[str] = ()
+    bases: Mapping[str, int] | None = None
+    fence: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Deleted documents of one partition to be forgotten, as far as it is proven that they may be.
+
+    A key goes if all its heads are tombstones, and every dot of every version
+    of it is at or below that of its actor in `stable`: every replica that counts
+    has acknowledged all of them.
+    """
+
+    part: int
+    keys: Sequence[str]
+    stable: Mapping[str, int]
 
 
 class Written(NamedTuple):
@@ -72,9 +106,25 @@ class Written(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """What became of a receive, in rows: new here, grown, known to be obsolete; of the new, those known before."""
+    """What became of a receive, in rows: new here, grown, known to be obsolete; of the new, those known before.
+
+    `forgotten` and `left` count documents that were given up, `revived` edits of
+    forgotten ones, `collided` dots that named two versions; `conflicted` are the
+    keys of the receive that have several live heads now.
+    """
 
     inserted: int
     grown: int
     obsolete: int
     unexplained: int
+    forgotten: int = 0
+    left: int = 0
+    revived: int = 0
+    collided: int = 0
+    conflicted: Sequence[str] = ()
+
+
+class Purged(NamedTuple):
+    """What became of a purge: the keys that are gone."""
+
+    keys: list[str]

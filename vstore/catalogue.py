@@ -97,6 +97,17 @@ def drop(shards: Sequence[Shard], name: str) -> bool:
         return True
 
 
+def set_option(shards: Sequence[Shard], name: str, option: str, value: object) -> bool:
+    """Changes one option of a collection, on the first shard, which has the last word; False if there is none."""
+    with _alone(shards) as known:
+        definition = _named(known, name)
+        if definition is None:
+            return False
+        options = json.dumps({**definition.options, option: value})
+        shards[0].database.read().run(sql.SET_OPTIONS, (options, definition.id))
+    return True
+
+
 def definitions(shard: Shard) -> dict[str, Definition]:
     """What a shard has, by uid: also what is half made or half dropped."""
     return _by_uid(shard.database.ask(sql.COLLECTIONS))
@@ -169,9 +180,16 @@ def _forget(shard: Shard, uid: str) -> None:
 
 def _drop(connection: Connection, definition: Definition) -> None:
     # Partitions first: this waits for writers that hold one, and their rows are seen by what follows.
-    for statement in (sql.DROP_PARTITIONS, sql.DROP_HEADS, sql.DROP_EVENTS, sql.DROP_VERSIONS, sql.DROP_COLLECTION):
+    for statement in (
+        sql.DROP_PARTITIONS,
+        sql.DROP_HEADS,
+        sql.DROP_EVENTS,
+        sql.DROP_PARKED,
+        sql.DROP_VERSIONS,
+        sql.DROP_COLLECTION,
+    ):
         connection.run(statement, (definition.id,))
-    for statement in (sql.DROP_KNOWLEDGE, sql.DROP_ACTORS):
+    for statement in (sql.DROP_KNOWLEDGE, sql.DROP_ALL_FORGOTTEN, sql.DROP_REPLICAS, sql.DROP_ACTORS):
         connection.run(statement, (definition.base, definition.base + definition.partitions))
 
 

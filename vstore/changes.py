@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -34,7 +34,14 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One version in the feed. `part` and `seq` are its place; `value` is there only if the feed was asked for it."""
+    """One version in the feed. `part` and `seq` are its place; `value` is there only if the feed was asked for it.
+
+    A document that is no more without a new version of it comes as `deleted`
+    with no `rev`, and `kind` says why: "purge", or "filter" where it has left the
+    filter of this replica. In the full feed "erase" says that an erasure has
+    taken bodies of the key's history, and "revived" that the version just before
+    is an edit of a document that had been forgotten here.
+    """
 
     key: str
     rev: str
@@ -43,6 +50,7 @@ class Change:
     part: int
     seq: int
     value: Any = None
+    kind: str = ""
 
 
 class News:
@@ -50,6 +58,7 @@ class News:
 
     def __init__(self) -> None:
         self._told = threading.Condition()
+        self._listeners: tuple[Callable[[], None], ...] = ()
         self.number = 0
 
     def tell(self) -> None:
@@ -57,6 +66,22 @@ class News:
         with self._told:
             self.number += 1
             self._told.notify_all()
+        for wake in self._listeners:
+            wake()
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Calls a function after each commit, from the thread that committed: it must be quick and must not raise.
+
+        Given twice it is still called once.
+        """
+        with self._told:
+            if wake not in self._listeners:
+                self._listeners += (wake,)
+
+    def unlisten(self, wake: Callable[[], None]) -> None:
+        """Ends that, if it was so."""
+        with self._told:
+            self._listeners = tuple(each for each in self._listeners if each != wake)
 
     def wait(self, number: int, seconds: float) -> None:
         """Until there is later news than `number`, or so long."""
@@ -151,20 +176,23 @@ class Changes:
         while self._positions[part] < reached:
             bounds = place_of(partition, self._positions[part]), top, PAGE_ROWS
             rows = shard.database.ask(statement, bounds)
-            found = []
+            found: list[_Told] = []
             for row in rows:
                 key, body, *lineage = row if self._full else row[1:]
                 version = version_of(lineage, body)
-                found.append((version.id, key, version))
+                found.append((version.id, key, version, ""))
             end = found[-1][0] if len(rows) == PAGE_ROWS else top
-            if not self._full:
-                grown, end = _grown(shard, definition, bounds[0], end)
-                if grown:
-                    found = sorted([each for each in found + grown if each[0] <= end], key=itemgetter(0))
-            for place, key, version in found:
+            told, end = (_events if self._full else _grown)(shard, definition, bounds[0], end)
+            if told:
+                found = sorted([each for each in found + told if each[0] <= end], key=itemgetter(0))
+            for place, key, version_or_none, kind in found:
                 self._positions[part] = seq_of(place)
-                if key.startswith(self._prefix) and not (self._full and version.stub):
-                    yield self._change(key[len(self._prefix) :], version, part, seq_of(place))
+                if not key.startswith(self._prefix):
+                    continue
+                if version_or_none is None:
+                    yield Change(key[len(self._prefix) :], "", kind in _GONE, 0, part, seq_of(place), None, kind)
+                elif not (self._full and version_or_none.stub):
+                    yield self._change(key[len(self._prefix) :], version_or_none, part, seq_of(place))
             self._positions[part] = seq_of(end)
 
     def _change(self, key: str, version: Version, part: int, seq: int) -> Change:
@@ -172,20 +200,39 @@ class Changes:
         return Change(key, version.rev, version.deleted, version.stamp, part, seq, value)
 
 
-def _grown(shard: Shard, definition: Definition, after: int, end: int) -> tuple[list[tuple[int, str, Version]], int]:
+_Told = tuple[int, str, Version | None, str]
+"""What the feed tells: its place, the key, and a version or the kind of an event."""
+
+
+def _grown(shard: Shard, definition: Definition, after: int, end: int) -> tuple[list[_Told], int]:
     """The heads that learnt more of their past up to an id, each where it did, and the id up to which that is all.
 
     A rival may be superseded by that, so that another head is the winner, and
-    no head is new. Those that changed again come where they did that.
+    no head is new. Those that changed again come where they did that. So do the
+    keys that have no head any more.
     """
-    events = shard.database.ask(sql.EVENTS_BY_ID, (after, end, PAGE_ROWS))
-    if len(events) == PAGE_ROWS:
-        end = events[-1][0]
-    places = {key: id_ for id_, key, kind in events if kind == "grown"}
-    found = []
-    for chunk in chunks(list(places)):
+    events, end = _page(shard, after, end)
+    grown = {key: id_ for id_, key, kind in events if kind == "grown"}
+    gone = {key: (id_, kind) for id_, key, kind in events if kind in _GONE}
+    found: list[_Told] = []
+    for chunk in chunks(list(grown | gone)):
         for key, body, *lineage in shard.database.ask(sql.HEADS_WITH_BODY(len(chunk)), [definition.id, *chunk]):
             version = version_of(lineage, body)
-            if version.id < places[key]:
-                found.append((places[key], key, version))
-    return found, end
+            gone.pop(key, None)
+            if version.id < grown.get(key, 0):
+                found.append((grown[key], key, version, ""))
+    return found + [(id_, key, None, kind) for key, (id_, kind) in gone.items()], end
+
+
+def _events(shard: Shard, _definition: Definition, after: int, end: int) -> tuple[list[_Told], int]:
+    """What happened up to an id without a new version, and the id up to which that is all."""
+    events, end = _page(shard, after, end)
+    return [(id_, key, None, kind) for id_, key, kind in events if kind in (*_GONE, "erase", "revived")], end
+
+
+def _page(shard: Shard, after: int, end: int) -> tuple[list[Any], int]:
+    events = shard.database.ask(sql.EVENTS_BY_ID, (after, end, PAGE_ROWS))
+    return events, events[-1][0] if len(events) == PAGE_ROWS else end
+
+
+_GONE = ("purge", "filter")

@@ -25,19 +25,20 @@ from typing import TYPE_CHECKING, Any
 
 from vstore import catalogue
 from vstore.canonical import generation, revision
-from vstore.clock import NOTHING, Knowledge
+from vstore.clock import NOTHING, Dot, Knowledge
 from vstore.codecs import Codec
-from vstore.document import Version, ancestors_of, heads_among
+from vstore.document import Version, ancestors_of, heads_among, is_marked, quarantined
 from vstore.errors import CodecError, Corrupt, InvalidDocument, InvalidKey, NotFound, Unavailable
 from vstore.handle import partition_of, place_of, seq_of
 from vstore.pages import PAGE_ROWS, page_end
 from vstore.partition import check_key, part_of
-from vstore.shard import Definition, Shard, knowledge_of
+from vstore.plan import forgotten_of, knowledge_of
+from vstore.shard import Definition, Shard
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection
 from vstore.sql.migrate import meta_of
-from vstore.sql.rows import clock_text, dots_text, version_of
-from vstore.sql.schema import LIVE, RIVAL, TOMBSTONE
+from vstore.sql.rows import clock_text, dots_text, element_of, version_of
+from vstore.sql.schema import EVENTS, LIVE, RIVAL, TOMBSTONE
 
 if TYPE_CHECKING:
     from vstore.store import Store
@@ -95,7 +96,9 @@ class _Partition:
     seq: int
     finals: Mapping[str, int]
     known: Knowledge
+    forgotten: Mapping[str, int]
     met: Knowledge = field(default_factory=Knowledge)
+    marked: list[Version] = field(default_factory=list)  # that have lost a dot, since it named two versions
 
 
 def check(
@@ -279,7 +282,7 @@ def _check_partition(place: _Place, id_: int, advance: Callable[[int], None]) ->
                 yield place.finding(kind, what, row[1], row[4])
         events = [event for event in events if event[0] <= end]
         for event_id, key, kind in events:
-            if kind != "grown" or _misplaced(place, partition, key):
+            if kind not in EVENTS or (_misplaced(place, partition, key) if kind != "purged" else key):
                 yield place.finding(
                     "event", f"event {seq_of(event_id)} is of kind {kind!r}, or not in its partition", key
                 )
@@ -298,7 +301,8 @@ def _check_partition(place: _Place, id_: int, advance: Callable[[int], None]) ->
 def _partition_of(connection: Connection, row: Sequence[Any]) -> _Partition:
     id_, _collection, part, actor, ctr, seq, *_ = row
     finals = {name: final for name, partition, final, _ in connection.rows(sql.ACTORS) if partition == id_}
-    return _Partition(id_, part, actor, ctr, seq, finals, knowledge_of(connection, id_, actor, ctr))
+    known = knowledge_of(connection, id_, actor, ctr)
+    return _Partition(id_, part, actor, ctr, seq, finals, known, forgotten_of(connection, id_))
 
 
 def _check_runs(place: _Place, partition: _Partition, runs: Sequence[Sequence[Any]]) -> Iterator[Finding]:
@@ -328,9 +332,16 @@ def _gap(place: _Place, partition: _Partition, first: int, last: int) -> Finding
 def _check_own_dots(place: _Place, partition: _Partition) -> Iterator[Finding]:
     for actor, last in [(partition.actor, partition.ctr), *partition.finals.items()]:
         runs = partition.met.runs.get(actor, [])
-        lost = [lo for lo, _ in _complement(runs, last)]
+        purged = partition.forgotten.get(actor, 0)  # what may have gone for good, and of which no version tells
+        lost = [n for lo, hi in _complement(runs, last) for n in range(max(lo, purged + 1), hi + 1)]
+        lost = [n for n in lost if not _is_void((actor, n), partition.marked)]
         if lost:
             yield place.finding("dot", f"the version of dot ({actor}, {lost[0]}) is gone; {actor} had written {last}")
+
+
+def _is_void(event: tuple[str, int], marked: Sequence[Version]) -> bool:
+    """Whether a dot was taken from a version because it named two."""
+    return any(quarantined(Dot(*event), version.rev) in version.dots for version in marked)
 
 
 def _complement(runs: Sequence[tuple[int, int]], last: int) -> Iterator[tuple[int, int]]:
@@ -413,6 +424,8 @@ def _body_findings(place: _Place, version: Version) -> Iterator[Said]:
         return  # without its body nothing tells what it should be called
     gen = generation(version.rev)
     salts = [None] if version.parents else [(dot.actor, dot.n) for dot in version.dots]
+    if not version.parents and is_marked(version):
+        return  # the dot that it was salted with is void, and was taken from it
     if all(revision(gen, version.deleted, version.parents, identity, salt) != version.rev for salt in salts):
         yield "rev", "its content has another rev: body, parents, dots or whether it is deleted were changed"
 
@@ -421,11 +434,15 @@ def _dot_findings(partition: _Partition, latest: _Partition, version: Version) -
     if not version.dots:
         yield "dot", "it has no dot"
         return
+    if is_marked(version):
+        partition.marked.append(version)
+    # A stub may be all that was given of a version, or of another name of it: so one name that is known is enough.
+    if not version.stub and not any(dot in latest.known for dot in version.dots):
+        named = " ".join(f"({dot.actor}, {dot.n})" for dot in version.dots)
+        yield "dot", f"dot {named} is not in the knowledge of partition {partition.part}"
     for dot in version.dots:
         if not partition.met.add(dot.actor, dot.n):
             yield "dot", f"dot ({dot.actor}, {dot.n}) names another version too"
-        if dot not in latest.known:
-            yield "dot", f"dot ({dot.actor}, {dot.n}) is not in the knowledge of partition {partition.part}"
         if not 0 <= dot.prev < dot.n:
             yield "dot", f"dot ({dot.actor}, {dot.n}) follows {dot.prev}"
     if all(dot in version.clock for dot in version.dots):
@@ -454,10 +471,15 @@ def _check_keys(place: _Place) -> Iterator[Finding]:
             keys = sorted({key for page in pages for key in page if not ends or key <= min(ends)})
             versions: dict[str, list[Version]] = {key: [] for key in keys}
             heads: dict[str, dict[int, int]] = {key: {} for key in keys}
+            lanes: dict[int, Sequence[int]] = {}
             unreadable: set[str] = set()
             # The actors of this store, and how many events each has written: all of them are here.
-            own = {row[3]: row[4] for row in connection.rows(sql.PARTITIONS_OF, (place.definition.id,))}
+            partitions = connection.rows(sql.PARTITIONS_OF, (place.definition.id,))
+            own = {row[3]: row[4] for row in partitions}
             own.update({actor: final for actor, _partition, final, _retired in connection.rows(sql.ACTORS)})
+            purged = dict(
+                connection.rows(sql.ALL_FORGOTTEN, (place.definition.base, place.definition.base + len(partitions)))
+            )
             for chunk in sql.chunks(keys):
                 for key, *lineage in connection.rows(sql.VERSIONS(len(chunk)), [place.definition.id, *chunk]):
                     try:
@@ -465,15 +487,21 @@ def _check_keys(place: _Place) -> Iterator[Finding]:
                         generation(versions[key][-1].rev)
                     except _UNREADABLE:  # the first pass has named it, and without it nothing can be said of the key
                         unreadable.add(key)
-                for key, id_, state in connection.rows(sql.HEAD_ROWS(len(chunk)), [place.definition.id, *chunk]):
+                for key, id_, state, *found in connection.rows(
+                    sql.HEAD_ROWS(len(chunk)), [place.definition.id, *chunk]
+                ):
                     heads[key][id_] = state
+                    lanes[id_] = found
         for key in keys:
             if key in unreadable:
                 continue
             for kind, what, rev in _head_findings(versions[key], heads[key]):
                 yield place.finding(kind, what, key, rev)
-            for rev, what in _clock_findings(versions[key], heads[key], own):
+            for rev, what in _clock_findings(versions[key], heads[key], own, purged):
                 yield place.finding("clock", what, key, rev)
+            for version in versions[key]:
+                if version.id in heads[key] and tuple(lanes[version.id]) != element_of(key, version):
+                    yield place.finding("element", "its head has another version's element", key, version.rev)
         if not ends:
             return
         after = min(ends)
@@ -513,18 +541,24 @@ def _superseded(rev: str, versions: Mapping[str, Version], full: Mapping[str, Ve
 
 
 def _clock_findings(
-    versions: Sequence[Version], heads: Mapping[int, int], own: Mapping[str, int]
+    versions: Sequence[Version], heads: Mapping[int, int], own: Mapping[str, int], purged: Mapping[str, int]
 ) -> Iterator[tuple[str, str]]:
     """That clocks hold what they must of the ancestors, and of this store's own events only those on this key."""
     found = {version.rev: version for version in versions}
     events = {(dot.actor, dot.n) for version in versions for dot in version.dots}
+    marked = [version for version in versions if is_marked(version)]
+
+    def is_strange(event: tuple[str, int]) -> bool:
+        """Whether an event of this store is of another key: nothing here has it, and it is neither purged nor void."""
+        actor, n = event
+        return purged.get(actor, 0) < n <= own.get(actor, 0) and event not in events and not _is_void(event, marked)
+
     for version in versions:
-        entries = [*version.clock.vector.items(), *version.clock.cloud]
-        foreign = [(actor, n) for actor, n in entries if n <= own.get(actor, 0) and (actor, n) not in events]
+        foreign = [event for event in [*version.clock.vector.items(), *version.clock.cloud] if is_strange(event)]
         if foreign:
             yield version.rev, f"its clock has event {foreign[0]}, which is not of this key"
         for actor, n, prev in version.dots:
-            if prev and actor in own and (actor, prev) not in events:
+            if prev and actor in own and is_strange((actor, prev)):
                 yield version.rev, f"its dot ({actor}, {n}) follows {prev}, which is not of this key"
         seen = NOTHING
         if version.id in heads:  # heads are closed over all that they descend from, whenever that arrived

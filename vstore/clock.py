@@ -248,6 +248,24 @@ class Knowledge:
     def __repr__(self) -> str:
         return f"Knowledge({ {actor: runs for actor, runs in self.runs.items() if runs} })"
 
+    def remove(self, actor: str, lo: int, hi: int | None = None) -> bool:
+        """Takes out one event, or events lo to hi, both included; says whether any was known. O(runs of the actor)."""
+        hi = lo if hi is None else hi
+        runs = self.runs.get(actor, [])
+        left = [run for a, b in runs for run in ((a, min(b, lo - 1)), (max(a, hi + 1), b)) if run[0] <= run[1]]
+        if left == runs:
+            return False
+        self.runs[actor] = left
+        return True
+
+    def bases(self) -> dict[str, int]:
+        """For each actor the largest n such that every event 1 to n is known."""
+        return {actor: runs[0][1] for actor, runs in self.runs.items() if runs and runs[0][0] == 1}
+
+    def covers(self, vector: Mapping[str, int]) -> bool:
+        """Whether every event 1 to n of each actor in the vector is known."""
+        return all(n <= self.base(actor) for actor, n in vector.items())
+
     def copy(self) -> Knowledge:
         """An independent copy."""
         twin = Knowledge()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import random
 import secrets
 import time
@@ -26,13 +27,17 @@ from collections.abc import (
 )
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from vstore import catalogue
 from vstore.batch import ABSENT, Match, Put, Written
 from vstore.changes import Changes
+from vstore.clock import Knowledge
 from vstore.codecs import Codec
-from vstore.document import Content, Context, Document, Version, context_of
+from vstore.conflicts import MERGE, Unsettled, decided, digest_of, forget, keys_in_conflict, note, unsettled_at
+from vstore.document import ERASE, Content, Context, Document, Entry, Version, context_of, successor
 from vstore.errors import (
+    ConfigurationError,
     Conflict,
     InvalidDocument,
     InvalidKey,
@@ -44,14 +49,16 @@ from vstore.errors import (
     StoreError,
 )
 from vstore.handle import Handle, shown, unprefixed
-from vstore.history import HistoryScan, base_of, history, version_at
+from vstore.history import HistoryScan, history, version_at, versions_of
 from vstore.hlc import moment_us
 from vstore.keys import Keys
 from vstore.partition import check_key
 from vstore.past import Past
 from vstore.patch import diff
+from vstore.purging import GRACE_DAYS, Purged, purge
 from vstore.reading import OnConflict
-from vstore.resolvers import DELETE, KEEP, Resolver, Sibling, Siblings, decide
+from vstore.replicas import Replica, registered, retire
+from vstore.resolvers import DELETE, KEEP, Resolver, identity
 from vstore.retention import Pruned, prune
 from vstore.scan import bodies_of
 from vstore.slices import Slice
@@ -65,7 +72,9 @@ if TYPE_CHECKING:
     from vstore.store import Store  # which makes collections; a collection is handed its store
 
 BATCH_ROWS = 1_000
-PAGE_KEYS = 1_000
+
+RACES = 10
+"""How often a put is prepared together with its merge before the two go one after the other."""
 
 _MISSING: Any = object()
 D = TypeVar("D")
@@ -253,7 +262,13 @@ class Collection(MutableMapping[str, Any]):
         return replace(document, value=value)
 
     def put(
-        self, key: str, value: Any, *, context: Context | str | None = None, match: Match | None = None
+        self,
+        key: str,
+        value: Any,
+        *,
+        context: Context | str | None = None,
+        match: Match | None = None,
+        on_conflict: Literal["keep", "resolve"] = "keep",
     ) -> Document:
         """Stores a value as a new version of the document.
 
@@ -264,6 +279,11 @@ class Collection(MutableMapping[str, Any]):
                 `Context(key)` is a writer who has seen nothing.
             match: refuse instead, unless the document is still at this rev, has
                 nothing that this context has not seen, or (ABSENT) is not there.
+            on_conflict: what becomes of siblings that the write leaves: "keep"
+                them, or let the collection's resolver "resolve" them at once. The
+                version that was put and the merge are one transaction, unless the
+                context has seen nothing. A resolver that fails changes nothing
+                about the write: the siblings stay, and `unsettled` says why.
 
         Returns:
             The document as it is now. The same value put again with the same
@@ -272,10 +292,13 @@ class Collection(MutableMapping[str, Any]):
         Raises:
             PreconditionFailed: `match` does not hold; a Conflict that carries
                 the document. Nothing was written.
+            ConfigurationError: on_conflict="resolve" without a resolver. Nothing was written.
             InvalidDocument, InvalidKey, InvalidToken: with the reason. Nothing was written.
             Unavailable: the database failed; `outcome_unknown` tells whether
                 the version may be there. Repeating the call is safe.
         """
+        if on_conflict == "resolve":
+            return self._put_resolved(key, self.content(value), context, match)
         return self._put(key, self.content(value), context, match)
 
     def add(self, value: Any) -> str:
@@ -307,6 +330,31 @@ class Collection(MutableMapping[str, Any]):
             except PreconditionFailed:
                 if match is not None:
                     raise
+
+    def erase(self, key: str) -> Document:
+        """Deletes a document for good: a tombstone, and every body of its history is removed. Returns the tombstone.
+
+        It travels like any other version, and at each replica that it reaches
+        takes the bodies of all that was written before it; a body that comes
+        later than it is not kept either. The place of each version in history
+        stays. An edit made elsewhere that the erasure had not seen survives as a
+        live document: erase it too.
+
+        What a database has freed may be on its disk for a while. SQLite
+        overwrites the bytes, in its log too once no reader is left in it; but a
+        page that was split earlier may have a copy in its unused part, and a
+        server cleans up when it likes. `Store.vacuum` makes an end of both:
+        VACUUM, VACUUM FULL, OPTIMIZE TABLE. Do it at each replica when the
+        erasure has come. Backups, a server's logs, and whatever was derived from
+        the document elsewhere, are not reached.
+
+        Raises:
+            NotFound: there never was such a document.
+        """
+        if self._document(key) is None:
+            raise self._not_found(key)
+        handle, written = self._write(key, Content(None, kind=ERASE))
+        return self._shown(handle.document(self._full(key), [written.version]))
 
     def modify(
         self, key: str, change: Callable[[Any], Any], *, default: Any = _MISSING, attempts: int = 100
@@ -585,6 +633,83 @@ class Collection(MutableMapping[str, Any]):
             prefix=self._prefix,
         )
 
+    def purge(
+        self,
+        *,
+        grace_days: float = GRACE_DAYS,
+        expire_days: float | None = None,
+        dry_run: bool = False,
+        progress: Callable[[Purged], None] | None = None,
+    ) -> Purged:
+        """Forgets deleted documents with their whole history: only what every registered replica knows to be deleted.
+
+        Args:
+            grace_days: deletes younger than this stay, for replicas that nobody
+                has registered: filtered ones, and backups that may be restored.
+            expire_days: a replica that has not been heard of for so long does
+                not count; else the collection's own, 90 if it says nothing.
+            dry_run: count only.
+            progress: called after each page of keys with the counts so far.
+
+        Returns:
+            How many were forgotten, how many wait for whom, and who has expired.
+
+        A document goes with its tombstones, versions and stubs, in one small
+        transaction with others. Replicas hear of it with the next sync and forget
+        it too. What is forgotten does not come back from a replica that was away,
+        expired or restored; an edit that it had made since is kept as a live
+        document. Can be interrupted at any time and repeated.
+
+        Raises:
+            NotFound: the collection does not exist.
+            ConfigurationError: less than no days. Nothing was purged.
+        """
+        return purge(
+            self._needed(),
+            grace_days=grace_days,
+            expire_days=expire_days,
+            dry_run=dry_run,
+            progress=progress,
+            prefix=self._prefix,
+        )
+
+    def replicas(self, *, expire_days: float | None = None) -> list[Replica]:
+        """The other replicas that have been heard of: how far each has acknowledged what is known here, and when.
+
+        Args:
+            expire_days: as for `purge`.
+
+        A replica appears once it has pulled all of the collection from here, or
+        from another that told of it.
+        """
+        handle = self._handle()
+        return [] if handle is None else registered(handle, expire_after_days=expire_days)
+
+    def set_expire_days(self, days: float) -> None:
+        """Says after how many days without a word a replica holds back a purge no more. 90 where nobody did.
+
+        Of this store alone. Raises ConfigurationError for less than no days.
+        """
+        self._needed()
+        if not 0 <= days < math.inf:
+            raise ConfigurationError(f"{days!r} days refused: give 0 days or more. Nothing was changed.")
+        catalogue.set_option(self._store.shards, self.name, "expire_days", days)
+        self._store.forget(self.name)
+
+    def retire_replica(self, id: str) -> Replica:
+        """Says that a replica is gone for good, so that it no longer holds back a purge; what it had been.
+
+        Args:
+            id: as `replicas` tells it, or a beginning that no other has.
+
+        Every registry hears of it with the next syncs. If it comes back after
+        all it is registered anew.
+
+        Raises:
+            NotFound: no such replica is registered. Nothing was changed.
+        """
+        return retire(self._needed(), id)
+
     # --- conflicts ---------------------------------------------------------------------------------------------------
 
     def conflicts(self) -> Iterator[Document]:
@@ -592,19 +717,20 @@ class Collection(MutableMapping[str, Any]):
         handle = self._handle()
         if handle is None:
             return
-        for shard, definition, _first, _end in handle.runs():
-            after = ""
-            while True:
-                bounds = definition.id, after, PAGE_KEYS
-                keys = [row[0] for row in shard.database.ask(sql.RIVALS, bounds)]
-                for key in keys:
-                    if key.startswith(self._prefix):
-                        document = self._document(key[len(self._prefix) :])
-                        if document is not None and document.conflicted:
-                            yield document
-                if len(keys) < PAGE_KEYS:
-                    break
-                after = keys[-1]
+        for key in keys_in_conflict(handle, self._prefix):
+            document = self._document(key[len(self._prefix) :])
+            if document is not None and document.conflicted:
+                yield document
+
+    def unsettled(self, document: Document) -> list[Unsettled]:
+        """Why resolvers left the siblings of a document as they are: what each has done, and since when.
+
+        Nothing for siblings that none was asked about, or that have changed
+        since. Only what was asked in order to settle it counts, no read.
+        """
+        handle = self._handle()
+        known = [] if handle is None else unsettled_at(handle, self._full(document.key))
+        return [each for each in known if each.digest == digest_of(document)]
 
     def resolve(self, key: str, answer: Any = _MISSING, *, attempts: int = 100) -> Document:
         """Settles a document: one version that supersedes all its siblings.
@@ -617,6 +743,7 @@ class Collection(MutableMapping[str, Any]):
 
         Returns:
             The document; unchanged if it was at peace or the answer is KEEP.
+            The version that a resolver decides is marked as a merge.
 
         Raises:
             NotFound: nothing was ever stored under the key.
@@ -626,22 +753,37 @@ class Collection(MutableMapping[str, Any]):
         resolver = self.resolver if answer is _MISSING else answer
         if answer is _MISSING and resolver is None:
             raise Conflict(f"resolve({key!r}) needs an answer: the collection has no resolver. Nothing was written.")
-        for attempt in count(1):
-            document = self._document(key)
-            if document is None:
-                raise self._not_found(key)
-            decided = resolver
-            if callable(resolver):
-                decided = self._decided(document, resolver) if document.conflicted else KEEP
-            if decided is KEEP:
-                return document
-            content = Content(None) if decided is DELETE else self.content(decided)
-            try:
-                return self._put(key, content, document.context, document.context)
-            except PreconditionFailed:
-                if attempt >= attempts:
-                    raise
-        raise AssertionError("unreachable")
+        return self._resolve(key, resolver, attempts=attempts, guess=True)
+
+    def leave(self, document: Document, *, by: str, reason: str) -> None:
+        """Notes why the siblings of a document were left as they are, for `unsettled`, and changes nothing else.
+
+        Args:
+            by: the `identity` of the resolver that was asked.
+        """
+        handle, full = self._needed(document.key), self._full(document.key)
+        note(handle, full, document, by, reason, time.time_ns() // 1000)
+
+    def settle(self, document: Document, answer: Any, *, by: str = "") -> Document:
+        """Settles a document as it was read: one version that supersedes the siblings it had then, and no other.
+
+        Args:
+            document: from a read of this collection.
+            answer: a value or DELETE.
+            by: the `identity` of the resolver that decided. It marks the version
+                as a merge, at every replica: of several merges of one conflict
+                one may be taken without asking, of what people wrote never.
+
+        Raises:
+            PreconditionFailed: it has changed since. Nothing was written.
+        """
+        content = Content(None) if answer is DELETE else self.content(answer)
+        if by:
+            content = content._replace(kind=f"{MERGE}{by}")
+        settled = self._put(document.key, content, document.context, document.context)
+        with contextlib.suppress(StoreError):  # a note that is left says nothing of what is there now
+            forget(self._needed(document.key), self._full(document.key))
+        return settled
 
     def prefixed(self, prefix: str) -> Collection:
         """The documents whose keys begin so, as a collection of its own whose keys leave the prefix out."""
@@ -716,11 +858,13 @@ class Collection(MutableMapping[str, Any]):
         if handle is None:
             return None
         full = self._full(key)
+        heads = self._heads(handle, full)
+        return self._shown(handle.document(full, heads)) if heads else None
+
+    def _heads(self, handle: Handle, full: str) -> list[Version]:
         shard, definition, _part = handle.place(full)
         rows = shard.database.ask(sql.HEADS_WITH_BODY(1), (definition.id, full))
-        if not rows:
-            return None
-        return self._shown(handle.document(full, [version_of(row[2:], row[1]) for row in rows]))
+        return [version_of(row[2:], row[1]) for row in rows]
 
     def _current(self, key: str) -> tuple[Any, Context]:
         """The value as `read` shows it, _MISSING if it shows none, and the context of who goes on from there."""
@@ -746,7 +890,8 @@ class Collection(MutableMapping[str, Any]):
         """Writes, and shows the document as it is then."""
         handle, written = self._write(key, content, context, match)
         full = self._full(key)
-        heads = self._with_bodies(handle, full, written.heads, written.version, content)
+        # Without heads it was made elsewhere before, and has left the filter of this replica.
+        heads = self._with_bodies(handle, full, written.heads or [written.version], written.version, content)
         return self._shown(handle.document(full, heads))
 
     def _write(
@@ -780,6 +925,96 @@ class Collection(MutableMapping[str, Any]):
                 match = self._own(key, document.context)  # at peace, and its siblings only look alike: match them all
             else:
                 return handle, written
+        raise AssertionError("unreachable")
+
+    def _put_resolved(self, key: str, content: Content, context: Context | str | None, match: Match | None) -> Document:
+        """Writes, and lets the resolver settle what that leaves."""
+        resolver = self.resolver
+        if resolver is None:
+            raise ConfigurationError(
+                f"put of {key!r} with on_conflict='resolve' refused: the collection has no resolver. Nothing was "
+                f"written. Give it one: store.collection({self.name!r}, resolver=…)."
+            )
+        if context is not None and match is None:
+            merged = self._put_with_merge(key, content, context, resolver)
+            if merged is not None:
+                return merged
+        document = self._put(key, content, context, match)
+        if not document.conflicted:
+            return document
+        try:
+            document = self._resolve(key, resolver, attempts=RACES, guess=False)
+            reason = "kept them"
+        except PreconditionFailed:
+            return document  # others are faster each time, and what was put is stored
+        except ResolverError as error:
+            reason = error.reason
+        if document.conflicted:
+            with contextlib.suppress(StoreError):  # the write is durable, whatever becomes of this note
+                self.leave(document, by=identity(resolver), reason=reason)
+        return document
+
+    def _put_with_merge(self, key: str, content: Content, given: Context | str, resolver: Resolver) -> Document | None:
+        """A write and the merge of what it leaves in one transaction; None if there is nothing to merge, or no way to.
+
+        The resolver is asked before, about the siblings as they would be, and not
+        while others wait for the lock. Should more have come meanwhile, it is
+        asked again.
+        """
+        full = self._full(key)
+        context = self._own(key, Context.parse(given) if isinstance(given, str) else given)
+        if not context.revs:
+            return None  # a root is named after its dot, which only the transaction knows
+        for _attempt in range(RACES):
+            handle = self._writable([full])
+            shard, definition, part = handle.place(full)
+            heads = self._heads(handle, full)
+            seen = context_of(full, heads)
+            entry = Entry({head.rev: head for head in heads}, versions_of(handle, full))
+            entry.versions.update(entry.heads)
+            stamp = max([time.time_ns() // 1000, *(head.stamp + 1 for head in heads)])
+            _edit, new = successor(entry, context, content, actor="", n=0, stamp=stamp, knowledge=Knowledge)
+            document = self._shown(handle.document(full, list(entry.heads.values())))
+            if not new or not document.conflicted:
+                return None
+            try:
+                answer = decided(handle, full, document, resolver, self._codec, versions=entry.versions)
+            except ResolverError:
+                return None
+            if answer is KEEP:
+                return None
+            merge = Content(None) if answer is DELETE else self.content(answer)
+            merge = merge._replace(kind=f"{MERGE}{identity(resolver)}")
+            works = Put(full, part, content, context, seen), Put(full, part, merge)
+            try:
+                written = self._store.write(handle, [(shard, definition, work) for work in works])[1]
+            except PreconditionFailed:
+                continue
+            except StaleMap:
+                self._store.forget(self.name)
+                continue
+            return self._shown(
+                handle.document(full, self._with_bodies(handle, full, written.heads, written.version, merge))
+            )
+        return None
+
+    def _resolve(self, key: str, answer: Any, *, attempts: int, guess: bool) -> Document:
+        """Settles a document by an answer, or by what a resolver answers; again if it changed meanwhile."""
+        for attempt in count(1):
+            document = self._document(key)
+            if document is None:
+                raise self._not_found(key)
+            answered, by = answer, ""
+            if callable(answer):
+                by = identity(answer)
+                answered = self._decided(document, answer, guess=guess) if document.conflicted else KEEP
+            if answered is KEEP:
+                return document
+            try:
+                return self.settle(document, answered, by=by)
+            except PreconditionFailed:
+                if attempt >= attempts:
+                    raise
         raise AssertionError("unreachable")
 
     def _own(self, key: str, context: Context) -> Context:
@@ -867,24 +1102,10 @@ class Collection(MutableMapping[str, Any]):
                 return answer
         raise self._conflict(document)
 
-    def _decided(self, document: Document, resolver: Resolver) -> Any:
-        """What a resolver makes of a conflicted document: DELETE, KEEP, or a value as it would be read once stored."""
-        handle = self._needed(document.key)
-        full = self._full(document.key)
-        base = base_of(handle, full, [sibling.rev for sibling in document.siblings])
-        ancestor = None if base is None else Sibling(base.rev, handle.value(base, full), base.deleted, base.stamp)
-        siblings = tuple(Sibling(each.rev, each.value, False, each.stamp) for each in document.siblings)
-        answer = decide(resolver, Siblings(document.key, siblings, ancestor))
-        if answer is DELETE or answer is KEEP:
-            return answer
-        try:
-            name, body = self._codec.encode(answer)
-        except InvalidDocument as error:
-            raise ResolverError(
-                f"the resolver's answer for {document.key!r} in {self.name!r} cannot be stored: {error} Its "
-                f"{len(siblings)} siblings are as they were."
-            ) from error
-        return handle.codec_named(name).decode(body)  # the resolver may keep what it returned, and change it
+    def _decided(self, document: Document, resolver: Resolver, *, guess: bool = False) -> Any:
+        """What a resolver makes of a conflicted document."""
+        handle, full = self._needed(document.key), self._full(document.key)
+        return decided(handle, full, document, resolver, self._codec, guess=guess)
 
     def _not_found(self, key: str) -> NotFound:
         return NotFound(f"{key!r} in {self.name!r}: nothing live is stored under it. history() shows what was.")

@@ -23,7 +23,7 @@ from vstore.document import Version
 from vstore.errors import ConfigurationError, NotFound
 from vstore.handle import Handle, place_of
 from vstore.pages import PAGE_ROWS, page_end
-from vstore.shard import knowledge_of
+from vstore.plan import forgotten_of, knowledge_of
 from vstore.sql import statements as sql
 from vstore.sql.rows import version_of
 
@@ -162,11 +162,15 @@ def _partition(here: Handle, part: int) -> Iterator[Receive]:
         with database.snapshot() as connection:
             end = page_end(connection, after, top)
             page = connection.rows(sql.VERSIONS_BY_ID, (after, end, PAGE_ROWS))
+            # Read with the last rows and not with the knowledge: of what was purged meanwhile the copy got nothing.
+            forgotten = forgotten_of(connection, id_) if end == top else {}
         rows: dict[str, list[Version]] = {}
         for key, body, *lineage in page:
             rows.setdefault(key, []).append(version_of(lineage, body))
         if end == top:
-            yield Receive(part, rows, known, {_note(here, part): "true"})
+            bases = known.bases()
+            forgotten = {actor: min(n, bases[actor]) for actor, n in forgotten.items() if actor in bases}
+            yield Receive(part, rows, known, {_note(here, part): "true"}, forgotten=forgotten)
             return
         yield Receive(part, rows)
         after = end

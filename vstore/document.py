@@ -24,13 +24,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from vstore.canonical import generation, revision, winner_key
 from vstore.clock import FAR, NOTHING, Clock, Dot, Knowledge
-from vstore.errors import Corrupt, InvalidToken
+from vstore.errors import InvalidToken
 
 
 class Version(NamedTuple):
@@ -40,6 +42,8 @@ class Version(NamedTuple):
     where the same version was born in several places. `body` is encoded by
     `codec`, None for a tombstone. A `stub` keeps the ancestry of a version whose
     body is not here. `id` is the commit order at this replica, 0 if not stored.
+    `kind` tells apart what a resolver made ("merge:" and its id) and the tombstone
+    of an erasure (ERASE) from what users write, which has none.
 
     rev, parents, deleted and body never change. dots and clock may grow, and the
     stamp becomes the earliest where copies with different ones meet.
@@ -55,11 +59,21 @@ class Version(NamedTuple):
     body: bytes | None = None
     stub: bool = False
     id: int = 0
+    kind: str = ""
 
     @property
     def as_stub(self) -> Version:
         """The same version without its body."""
         return self if self.stub else self._replace(stub=True, body=None, codec="", id=0)
+
+
+NOWHERE: Mapping[str, int] = MappingProxyType({})
+"""For each actor up to where something holds: nowhere."""
+
+_MARK = "q"
+
+ERASE = "erase"
+"""The kind of a tombstone that takes the bodies of all that it has seen with it, at every replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +183,7 @@ class Content(NamedTuple):
     identity: bytes | None
     codec: str = ""
     body: bytes | None = None
+    kind: str = ""
 
 
 def successor(
@@ -214,7 +229,7 @@ def successor(
     if clock.cloud:
         clock = clock.compacted(knowledge(), (d for head in heads.values() for d in head.dots))
     deleted = content.identity is None
-    version = Version(rev, parents, deleted, (dot,), clock, stamp, content.codec, content.body, False, id)
+    version = Version(rev, parents, deleted, (dot,), clock, stamp, content.codec, content.body, False, id, content.kind)
     if entry.versions:  # a new key, the common case of a batch, has nothing to close over or to supersede
         entry.versions[rev] = version
         ancestors, clock = _ancestry(version, entry.versions)
@@ -230,40 +245,79 @@ def successor(
 class Received(NamedTuple):
     """What `receive` did to an entry.
 
-    Rows to insert, rows whose dots or clock grew, rows found obsolete; and those
-    of the first that ought to have been here, since their dots were known.
+    Rows to insert, rows whose dots or clock grew, rows found obsolete; of the
+    first those that ought to have been here, since their dots were known, and
+    those that are edits of something that was purged here; dots that named two
+    versions; versions that lost their body to an erasure.
     """
 
     inserted: list[Version]
     grown: list[Version]
     obsolete: list[Version]
     unexplained: list[Version]
+    revived: list[Version]
+    collided: list[Dot]
+    erased: list[Version]
 
 
-def receive(entry: Entry, rows: Sequence[Version], knowledge: Knowledge) -> Received:
+def receive(
+    entry: Entry,
+    rows: Sequence[Version],
+    knowledge: Knowledge,
+    *,
+    forgotten: Mapping[str, int] = NOWHERE,
+    stale: bool = False,
+    history: bool = False,
+) -> Received:
     """Rows of this key from another replica, full or stubs, in any order; `entry` and `knowledge` then hold them.
 
     Idempotent, commutative and associative: any order, grouping or repetition
     of the same rows leaves the same heads.
 
     A row whose dot is known and which is not here is obsolete if something here
-    supersedes it. If nothing does, the dot is that of another version, because
-    an actor was cloned, or rows were lost here: the row is kept as it is new.
+    supersedes it, or if it may have been purged here. If neither, the dot is that
+    of another version, because an actor was cloned, or rows were lost here: the
+    row is kept as it is new.
 
-    Raises:
-        Corrupt: a dot names two different versions of this key, so an actor
-            was cloned. The entry may be half changed: drop it.
+    Args:
+        forgotten: for each actor up to which of its events deleted keys may have
+            been purged here.
+        stale: the other replica does not know all of these, so what it still
+            has of them was purged here; from one that does know them only a
+            tombstone can be that.
+        history: keep the bodies of what is superseded here.
+
+    A dot that names two versions of this key (an actor was cloned) is taken from
+    both, and each gets one that follows from the dot and its rev, the same at
+    every replica. Neither absorbs the other.
     """
     versions = entry.versions
+    if not versions and len(rows) == 1:
+        [row] = rows
+        if not (row.stub or row.parents or knows(knowledge, row)):  # a new document, the common case of a bootstrap
+            for dot in row.dots:
+                knowledge.add(dot.actor, dot.n)
+            versions[row.rev] = entry.heads[row.rev] = row = row._replace(id=0)
+            return Received([row], [], [], [], [], [], [])
     touched: dict[str, Version] = {}
     inserted: set[str] = set()
     obsolete: list[Version] = []
     absent: list[Version] = []
+    revived: list[Version] = []
+    collided: list[Dot] = []
     candidates = dict(entry.heads)
-    names = {dot: version.rev for version in versions.values() for dot in version.dots}
+    empty = not versions
     for row in rows:
+        row, renamed = _unmixed(row, versions, collided)
+        for version in renamed:
+            versions[version.rev] = touched[version.rev] = version
+            if not version.stub:
+                # Perhaps no head: what had seen only the other version has absorbed it, before anybody could tell.
+                candidates[version.rev] = version
+                for dot in version.dots:
+                    knowledge.add(dot.actor, dot.n)
         stored = versions.get(row.rev)
-        _refuse_collision(row, names)
+        filling = False
         if not row.stub:
             # By any name: a row may bring a dot that is new here for a version that was pruned under another.
             known = knows(knowledge, row) or (stored is not None and knows(knowledge, stored))
@@ -273,8 +327,13 @@ def receive(entry: Entry, rows: Sequence[Version], knowledge: Knowledge) -> Rece
                 absent.append(row)
                 continue
             if known and stored is not None and stored.stub:
-                obsolete.append(row)  # pruned here
-                row = row.as_stub  # what it tells of its ancestry is still true
+                if history:
+                    filling = True  # it was superseded here, and stays that
+                else:
+                    obsolete.append(row)  # pruned here
+                    row = row.as_stub  # what it tells of its ancestry is still true
+            if empty and not known and row.parents and not row.deleted and _was_forgotten(row.clock, forgotten):
+                revived.append(row)
         if stored is None:
             merged = row._replace(id=0)
             inserted.add(row.rev)
@@ -283,13 +342,18 @@ def receive(entry: Entry, rows: Sequence[Version], knowledge: Knowledge) -> Rece
             if merged == stored:
                 continue
         versions[row.rev] = touched[row.rev] = merged
-        if row.rev in candidates or (not merged.stub and (stored is None or stored.stub)):
+        fresh = not merged.stub and (stored is None or stored.stub) and not filling
+        if row.rev in candidates or fresh:
             candidates[row.rev] = merged
     if touched:
         _settle(entry, candidates, touched)
     unexplained: list[Version] = []
     for row in absent:
-        if any(row.rev in revs or clock.sees(row.dots) for revs, clock in _pasts(entry)):
+        superseded = any(row.rev in revs or clock.sees(row.dots) for revs, clock in _pasts(entry))
+        if superseded and history:
+            inserted.add(row.rev)
+            versions[row.rev] = touched[row.rev] = row._replace(id=0)
+        elif superseded or ((stale or history or row.deleted) and _is_forgotten(row.dots, forgotten)):
             obsolete.append(row)
         else:
             unexplained.append(row)
@@ -297,12 +361,80 @@ def receive(entry: Entry, rows: Sequence[Version], knowledge: Knowledge) -> Rece
             versions[row.rev] = touched[row.rev] = row._replace(id=0)
     if unexplained:
         _settle(entry, {**entry.heads, **{row.rev: versions[row.rev] for row in unexplained}}, touched)
+    erased = erase(entry) if touched else []
     return Received(
         [versions[rev] for rev in touched if rev in inserted],
         [versions[rev] for rev in touched if rev not in inserted],
         obsolete,
         unexplained,
+        [row for row in revived if row.rev in entry.heads],
+        collided,
+        [version for version in erased if version.rev not in inserted],
     )
+
+
+def erase(entry: Entry) -> list[Version]:
+    """Takes the bodies of all that a tombstone of an erasure has seen; which versions had one."""
+    bared = []
+    for tombstone in [version for version in entry.versions.values() if version.kind == ERASE]:
+        below, clock = _ancestry(tombstone, entry.versions)
+        for rev, version in entry.versions.items():
+            seen = rev in below or clock.sees(version.dots)
+            # A head keeps it until what replaced it is here: a page may end between a stub of the tombstone and that.
+            if seen and rev not in entry.heads and not version.stub and not version.deleted:
+                bare = version.as_stub._replace(id=version.id)
+                entry.versions[rev] = bare
+                bared.append(bare)
+    return bared
+
+
+def quarantined(dot: Dot, rev: str) -> Dot:
+    """The dot that a version gets for one that names another too: it follows from both, so all replicas agree on it.
+
+    Its actor is no actor's name, which are hexadecimal: so it tells for ever that the other dot is void.
+    """
+    return Dot(_MARK + sha256(f"{dot.actor} {dot.n} {rev}".encode()).hexdigest()[:15], 1)
+
+
+def is_marked(version: Version) -> bool:
+    """Whether the version has lost a dot that named another one too."""
+    return any(dot.actor[0] == _MARK for dot in version.dots)
+
+
+def _unmixed(row: Version, versions: Mapping[str, Version], collided: list[Dot]) -> tuple[Version, list[Version]]:
+    """The row without dots that name other versions too, and those of the versions here that lose a dot with it.
+
+    A dot is void once two versions have it, or one has what it got in its place.
+    """
+    others = [version for version in versions.values() if version.rev != row.rev]
+    stored = versions.get(row.rev)
+    copies = [row] if stored is None else [row, stored]
+    theirs = {dot[:2] for version in copies for dot in version.dots}
+    void = {dot for version in others for dot in version.dots if dot[:2] in theirs}
+    collided += void
+    marked = [version for version in [*others, *copies] if is_marked(version)]
+    if marked:
+        dots = {dot for version in [*others, *copies] for dot in version.dots if dot.actor[0] != _MARK}
+        void |= {dot for dot in dots if any(quarantined(dot, each.rev) in each.dots for each in marked)}
+    if not void:
+        return row, []
+    names = {dot[:2] for dot in void}
+    cleaned = [_renamed(version, names) for version in versions.values()]
+    return _renamed(row, names), [version for version in cleaned if version != versions[version.rev]]
+
+
+def _renamed(version: Version, void: Container[tuple[str, int]]) -> Version:
+    dots = {quarantined(dot, version.rev) if dot[:2] in void else dot for dot in version.dots}
+    return version._replace(dots=tuple(sorted(dots)))
+
+
+def _is_forgotten(dots: Iterable[Dot], forgotten: Mapping[str, int]) -> bool:
+    return any(dot.n <= forgotten.get(dot.actor, 0) for dot in dots)
+
+
+def _was_forgotten(clock: Clock, forgotten: Mapping[str, int]) -> bool:
+    """Whether a writer had seen an event that was forgotten here: what it wrote on is not here any more."""
+    return any(n <= forgotten.get(actor, 0) for actor, n in [*clock.vector.items(), *clock.cloud])
 
 
 def _pasts(entry: Entry) -> Iterator[tuple[set[str], Clock]]:
@@ -322,10 +454,15 @@ def united(stored: Version, row: Version) -> Version:
     parents = stored.parents if stored.parents == row.parents else tuple(dict.fromkeys(stored.parents + row.parents))
     # The same edit may be made twice at different times: it was made when it was first made, at every replica.
     stamp = min(stored.stamp, row.stamp)
-    merged = stored._replace(dots=dots, parents=parents, clock=stored.clock | row.clock, stamp=stamp)
+    kind = stored.kind if stored.kind == row.kind else _kind_of(stored.kind, row.kind)
+    merged = stored._replace(dots=dots, parents=parents, clock=stored.clock | row.clock, stamp=stamp, kind=kind)
     if stored.stub and not row.stub:
         merged = merged._replace(stub=False, codec=row.codec, body=row.body)
     return merged
+
+
+def _kind_of(one: str, other: str) -> str:
+    return ERASE if ERASE in (one, other) else max(one, other)
 
 
 def heads_among(versions: Mapping[str, Version]) -> list[Version]:
@@ -358,19 +495,15 @@ def ancestors_of(rev: str, versions: Mapping[str, Version]) -> set[str]:
     return found
 
 
-def common_ancestor(revs: Sequence[str], versions: Mapping[str, Version]) -> Version | None:
-    """The base for a merge of these versions: their lowest common ancestor that still has its body.
+def lowest(revs: Collection[str], versions: Mapping[str, Version]) -> list[str]:
+    """Of revs with all their ancestors those that none of the others descends from; sorted.
 
-    None if there is none, or if several are equally low and differ (a
-    criss-cross: no single state is what all of them changed).
+    Of what several versions have in common it is the base of their merge if it is
+    one. There are several after a criss-cross, when the same versions were merged
+    more than once. Some may be known by name only, and have no row in `versions`.
     """
-    shared = set.intersection(*({rev} | ancestors_of(rev, versions) for rev in revs))
     # What lies between two of them is one of them too, so whoever has a descendant here has a child here.
-    lowest = shared - {parent for rev in shared if rev in versions for parent in versions[rev].parents}
-    bases = [versions[rev] for rev in lowest if rev in versions]
-    if len(bases) != 1 or len(lowest) != 1 or bases[0].stub:
-        return None
-    return bases[0]
+    return sorted(set(revs) - {parent for rev in revs if rev in versions for parent in versions[rev].parents})
 
 
 def _ancestry(version: Version, versions: Mapping[str, Version]) -> tuple[set[str], Clock]:
@@ -426,15 +559,3 @@ def _seen_by_another(version: Version, everything: Clock, others: Iterable[Versi
     return everything.sees(version.dots) and any(
         other.clock.sees(version.dots) for other in others if other is not version
     )
-
-
-def _refuse_collision(row: Version, names: dict[Dot, str]) -> None:
-    """Accepts a row whose dots name no other version; `names` then has them too."""
-    for dot in row.dots:
-        rev = names.setdefault(dot, row.rev)
-        if rev != row.rev:
-            raise Corrupt(
-                f"dot ({dot.actor}, {dot.n}) names two versions, {rev} and {row.rev}: an actor was cloned "
-                f"(a database file was copied or restored while its original lived on). Nothing of this batch was "
-                f"written. Make replicas with `vstore copy`, and open the copy so that it gets a new actor."
-            )

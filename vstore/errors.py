@@ -87,7 +87,17 @@ class HistoryPruned(StoreError):
 
 
 class ResolverError(StoreError):
-    """A resolver raised or returned something that cannot be stored. The siblings are still there."""
+    """A resolver raised or returned something that cannot be stored. The siblings are still there.
+
+    `reason` says in a few words what it did.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.reason)
 
 
 class Corrupt(StoreError):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vstore.decoding import ALONE, Decoding, Pair, Row
-from vstore.document import Document, Version, common_ancestor, context_of
+from vstore.document import Document, Version, context_of
 from vstore.errors import NotFound
 from vstore.handle import Handle, partition_of, place_of, shown
 from vstore.ranges import KeyRange, key_range
@@ -71,15 +71,6 @@ def _newest_first(handle: Handle, key: str, versions: Mapping[str, Version]) -> 
             if version.deleted or bodies.get(version.id) is not None:  # else it has been pruned since
                 value = handle.value(version._replace(body=bodies.get(version.id)), key)
                 yield shown(key, version, context_of(key, [version]), value)
-
-
-def base_of(handle: Handle, key: str, revs: Sequence[str]) -> Version | None:
-    """The common ancestor of versions with its body, or None if there is not exactly one or it was pruned."""
-    base = common_ancestor(revs, versions_of(handle, key))
-    if base is None:
-        return None
-    found = version_at(handle, key, base.rev)
-    return None if found.stub else found  # pruned between the two reads: the siblings have been settled since
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from hashlib import sha256
 from typing import Any, Final, Literal, Protocol
 
 from vstore.errors import ConfigurationError, ResolverError
 from vstore.merge import MISSING, Strictness, merge, same
+
+IDENTITY_LENGTH = 58
+"""So that "merge:" and the identity of a resolver fit into the 64 characters of a version's kind."""
 
 
 class Answer(Enum):
@@ -65,8 +69,16 @@ class Siblings:
 
     `siblings` is in winner order, whatever order it was given in. A tombstone that
     competes with live versions is not among them: an edit made at the same time as
-    a delete survives it. `base` is the common ancestor; None if there is none, if
-    there are several that disagree, or if retention has removed it.
+    a delete survives it.
+
+    Siblings of which some have merged already what is in others are merged in
+    pairs, one after another; then one of the two stands for several, with the rev
+    of the first of these.
+
+    `base` is the common ancestor. Where the same versions were merged twice there
+    are several; then it is what the resolver itself makes of these, and its rev is
+    empty. None if there is none, if there are several that it does not merge, or if
+    retention has removed it.
     """
 
     key: str
@@ -123,16 +135,21 @@ def decide(resolver: Resolver, conflict: Siblings) -> Any:
     """
     try:
         answer = resolver(copy.deepcopy(conflict))
+    except ResolverError:
+        raise
     except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
         raise ResolverError(
-            f"resolver {_name(resolver)} failed on {conflict.key!r}: {type(error).__name__}: {error}. "
-            f"Nothing was written; its {len(conflict.siblings)} siblings are as they were."
+            f"resolver {_name(resolver)} failed on {conflict.key!r}: {reason}. "
+            f"Nothing was written; its {len(conflict.siblings)} siblings are as they were.",
+            reason,
         ) from error
     if answer is None or isinstance(answer, Answer | bool | int | float | str | list | tuple | dict):
         return answer
     raise ResolverError(
         f"resolver {_name(resolver)} returned a {type(answer).__name__} for {conflict.key!r}. Nothing was written; its "
-        f"{len(conflict.siblings)} siblings are as they were. Return a JSON value, DELETE or KEEP."
+        f"{len(conflict.siblings)} siblings are as they were. Return a JSON value, DELETE or KEEP.",
+        f"returned a {type(answer).__name__}",
     )
 
 
@@ -273,10 +290,49 @@ def by_name(name: str) -> Resolver:
     Raises:
         ConfigurationError: there is none of this name.
     """
-    known: dict[str, Resolver] = {"keep": keep, "winner": winner, "last_write": last_write, "json3": json3}
-    if name not in known:
-        raise ConfigurationError(f"no resolver is named {name!r}: choose one of {', '.join(known)}.")
-    return known[name]
+    if name not in _NAMED:
+        raise ConfigurationError(f"no resolver is named {name!r}: choose one of {', '.join(_NAMED)}.")
+    return _NAMED[name]
+
+
+def identity(resolver: Resolver) -> str:
+    """What a resolver is called: its name, or module:function, and @version if it has an attribute `version`.
+
+    At most 58 characters of ASCII. It marks the versions that the resolver makes
+    (kind "merge:" and this), and a conflict that it did not settle is brought to
+    it again when this has changed: give a function whose rules change a version.
+
+        merge_posts.version = 2
+    """
+    for name, known in _NAMED.items():
+        if resolver is known or (isinstance(known, three_way) and resolver == known):
+            return name
+    given = getattr(resolver, "name", None)
+    if not isinstance(given, str) or not given:
+        made_of = getattr(resolver, "func", resolver)  # of a functools.partial
+        named = made_of if hasattr(made_of, "__qualname__") else type(made_of)
+        given = f"{getattr(named, '__module__', None) or 'builtins'}:{named.__qualname__}"
+        code = getattr(made_of, "__code__", None)
+        if code is not None and given.endswith("<lambda>"):  # which have nothing else that tells them apart
+            plain = [each for each in code.co_consts if not hasattr(each, "co_code")]
+            given += f"#{sha256(code.co_code + repr((plain, code.co_names)).encode()).hexdigest()[:8]}"
+    version = getattr(resolver, "version", None)
+    ending = "" if version is None else _ascii(f"@{version}", IDENTITY_LENGTH // 2)
+    return _ascii(given, IDENTITY_LENGTH - len(ending)) + ending
+
+
+def needs_base(resolver: Resolver) -> bool:
+    """Whether the answer depends on the base. Unless it has an attribute `needs_base` that says no, it may."""
+    return bool(getattr(resolver, "needs_base", resolver not in (keep, winner, last_write)))
+
+
+_NAMED: Final[dict[str, Resolver]] = {"keep": keep, "winner": winner, "last_write": last_write, "json3": json3}
+
+
+def _ascii(text: str, length: int) -> str:
+    """The text in at most so many characters of ASCII; what had to be cut still differs where the texts do."""
+    plain = "".join(text.encode("ascii", "backslashreplace").decode().split())
+    return plain if len(plain) <= length else f"{plain[: length - 9]}~{sha256(plain.encode()).hexdigest()[:8]}"
 
 
 def _agreed(conflict: Siblings, tokens: Sequence[str], policy: Policy) -> Siblings:

@@ -220,8 +220,9 @@ class HeadsAt:
             if seq > reached.get(partition, seq):
                 new = place_of(partition, reached[partition]), place_of(partition, seq)
                 firsts = dict(connection.rows(sql.FIRST_CHANGES, new))
-                for id_, key, _kind in connection.rows(sql.EVENTS_BY_ID, (*new, ALL_ROWS)):
-                    firsts[key] = min(id_, firsts.get(key, id_))
+                for id_, key, kind in connection.rows(sql.EVENTS_BY_ID, (*new, ALL_ROWS)):
+                    if kind != "purged":  # that only fills a place
+                        firsts[key] = min(id_, firsts.get(key, id_))
                 for key, first in firsts.items():
                     changed.setdefault(key, first)
         return now

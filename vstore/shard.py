@@ -23,22 +23,21 @@ import random
 import secrets
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from vstore.batch import ABSENT, Arrived, Match, Put, Receive, Written
-from vstore.clock import Knowledge
-from vstore.document import Context, Entry, Version, context_of, receive, successor
+from vstore.batch import ABSENT, Arrived, Match, Purge, Put, Receive, Written
+from vstore.document import ERASE, Context, Entry, Version, context_of, erase, successor
 from vstore.errors import PreconditionFailed, StaleMap, StoreError, Unavailable
 from vstore.hlc import HybridClock
 from vstore.identity import Proof
+from vstore.plan import Held, Partition, Plan
+from vstore.receiving import arrive, exposes, purge, refuse_moved
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection, Database
-from vstore.sql.rows import clock_text, dots_text, version_of, version_row
-from vstore.sql.schema import LIVE, RIVAL, SEQ_BITS, TOMBSTONE
+from vstore.sql.rows import version_of
 from vstore.sql.statements import chunks
 
 log = logging.getLogger("vstore")
@@ -57,6 +56,8 @@ ASKING_SECONDS = 10.0
 
 _UNSEEN = Context("")
 
+Work = Put | Receive | Purge
+
 
 @dataclass(frozen=True, slots=True)
 class Definition:
@@ -69,51 +70,12 @@ class Definition:
     base: int
 
 
-@dataclass(slots=True)
-class Partition:
-    """A locked counter row, and what the transaction makes of it."""
-
-    id: int
-    part: int
-    actor: str
-    ctr: int
-    seq: int
-    status: str
-    feed: str
-    changed: bool = False
-    known: Knowledge | None = None
-    runs: frozenset[tuple[str, int, int]] = frozenset()
-
-    @property
-    def next_place(self) -> int:
-        """The next place in the partition's commit order, as a version id."""
-        return self.id << SEQ_BITS | self.seq + 1
-
-    def place(self) -> int:
-        """Takes the next place."""
-        self.seq += 1
-        self.changed = True
-        return self.id << SEQ_BITS | self.seq
-
-
-@dataclass(slots=True)
-class Held:
-    """One key inside a transaction: its entry, the head rows as they were, and what is to be written."""
-
-    entry: Entry
-    stored: dict[str, tuple[int, int]]
-    inserted: list[Version] = field(default_factory=list)
-    grown: dict[str, Version] = field(default_factory=dict)
-    moved: list[int] = field(default_factory=list)  # ids that stubs had which now have their body
-    whole: bool = False
-
-
 @dataclass(slots=True, eq=False)
 class Request:
     """Work of one caller, all or nothing, and its outcome."""
 
     definition: Definition
-    works: Sequence[Put | Receive]
+    works: Sequence[Work]
     checkpoints: Mapping[str, str]
     outcomes: bool
     results: list[Any] = field(default_factory=list)
@@ -156,13 +118,13 @@ class Shard:
         self._queue_lock = threading.Lock()
         self._writer = threading.RLock()
         self._doubts: dict[tuple[int, str, bytes | None], str] = {}
-        self._open: _Plan | None = None  # of the transaction() that holds the writer's place
-        self._committing: tuple[list[Request], _Plan] | None = None  # until it is known what became of it
+        self._open: Plan | None = None  # of the transaction() that holds the writer's place
+        self._committing: tuple[list[Request], Plan] | None = None  # until it is known what became of it
 
     def apply(
         self,
         definition: Definition,
-        works: Sequence[Put | Receive],
+        works: Sequence[Work],
         checkpoints: Mapping[str, str] | None = None,
         *,
         outcomes: bool = True,
@@ -176,11 +138,11 @@ class Shard:
                 of a batch alive is a fifth of its time (see `_perform`).
 
         Returns:
-            `Written` for each Put, `Arrived` for each Receive; or nothing.
+            `Written` for each Put, `Arrived` for each Receive, `Purged` for each
+            Purge; or nothing.
 
         Raises:
             PreconditionFailed: `match` of the one Put does not hold. Nothing was written.
-            Corrupt: a received dot names another version here. Nothing was written.
             StaleMap: a partition is not active here. Nothing was written.
             Unavailable: the database failed; `outcome_unknown` says whether
                 something may have been written after all.
@@ -211,6 +173,19 @@ class Shard:
             self._identity = identity
             self._distrusted = True
 
+    def renew_actors(self, definition: Definition, parts: Iterable[int]) -> None:
+        """Gives partitions new actors and feeds: somebody knows more of the present ones than they know themselves."""
+        with self.transaction():
+            connection, plan = self.database.read(), self._open
+            assert plan is not None  # of this transaction
+            renewed = Plan()
+            self._lock(connection, {definition.base + part for part in parts}, renewed)
+            for id_, partition in renewed.partitions.items():
+                if id_ in renewed.proven:  # else it has got a new one just now
+                    self._reincarnate(connection, partition)
+            renewed.write_counters(connection)
+            plan.join(renewed)
+
     def after_fork(self) -> None:
         """In a forked child: locks that a thread of the parent may have held are made anew."""
         self._queue = []
@@ -229,9 +204,9 @@ class Shard:
             rows = 0
             size = 0
             for request in self._queue:
-                alone = isinstance(request.works[0], Receive) if request.works else False
+                alone = bool(request.works) and not isinstance(request.works[0], Put)
                 if size and (alone or rows + len(request.works) > GROUP_ROWS):
-                    break  # a receive that finds a collision must not take others down with it
+                    break  # a receive that is refused must not take others down with it
                 size += 1
                 rows += len(request.works)
                 if alone:
@@ -290,7 +265,10 @@ class Shard:
     def _finish(self, group: Iterable[Request]) -> None:
         for request in group:
             request.done = True
+        wiped = self._committing is not None and self._committing[1].wiped
         self._committing = None
+        if wiped:
+            self.database.wipe()
         self.on_commit()
 
     def _fail(self, group: list[Request], error: Exception, *, together: bool) -> None:
@@ -315,13 +293,13 @@ class Shard:
             return False
         return True
 
-    def _retract(self, plan: _Plan) -> None:
+    def _retract(self, plan: Plan) -> None:
         """Tells the proof that a commit it was told of did not happen."""
         self._committing = None
         for id_, (actor, seq) in plan.proven.items():
             self.proof.note(id_, actor, seq)
 
-    def _outcome_of(self, plan: _Plan) -> bool | None:
+    def _outcome_of(self, plan: Plan) -> bool | None:
         """Whether a commit whose answer was lost took place; None while the database cannot be asked."""
         if not plan.places and not plan.checkpoints:
             return False  # only lineage and knowledge: doing it again changes nothing
@@ -345,7 +323,7 @@ class Shard:
 
     def _join(self, connection: Connection, request: Request) -> None:
         """Does a request as a part of the open transaction of this thread."""
-        plan = _Plan()
+        plan = Plan()
         try:
             self._perform(connection, [request], plan)
         except StaleMap:
@@ -356,7 +334,7 @@ class Shard:
         if self._open is not None:
             self._open.join(plan)
 
-    def _perform(self, connection: Connection, group: Sequence[Request], plan: _Plan) -> None:
+    def _perform(self, connection: Connection, group: Sequence[Request], plan: Plan) -> None:
         """Everything between BEGIN and COMMIT."""
         whole = self._open if self._open is not None else plan
         if self._distrusted and not whole.renewed:
@@ -378,17 +356,21 @@ class Shard:
             for request, work in round_:
                 if request.error is None:
                     self._do(connection, request, work, plan)
-            self._write(connection, plan)
+            plan.write(connection)
         for request in group:
             if request.error is None:
                 plan.checkpoints.update(request.checkpoints)
-        self._write_counters(connection, plan)
+        plan.write_counters(connection)
 
-    def _do(self, connection: Connection, request: Request, work: Put | Receive, plan: _Plan) -> None:
+    def _do(self, connection: Connection, request: Request, work: Work, plan: Plan) -> None:
         definition = request.definition
         partition = plan.partitions[definition.base + work.part]
         if isinstance(work, Receive):
-            request.results.append(self._receive(connection, definition, partition, work, plan))
+            request.results.append(self._receive(connection, partition, work, plan, plan.held[definition.id]))
+            request.revs.append("")
+            return
+        if isinstance(work, Purge):
+            request.results.append(purge(connection, partition, plan.held[definition.id], work))
             request.revs.append("")
             return
         try:
@@ -401,7 +383,7 @@ class Shard:
             heads = plan.held[definition.id][work.key].entry.heads
             request.results.append(Written(version, new, list(heads.values())))
 
-    def _lock(self, connection: Connection, ids: set[int], plan: _Plan) -> None:
+    def _lock(self, connection: Connection, ids: set[int], plan: Plan) -> None:
         """Locks the counter rows, and gives new actors to those partitions whose actor is not proven."""
         found = plan.partitions
         for chunk in chunks(sorted(ids)):
@@ -425,27 +407,33 @@ class Shard:
             else:
                 self._reincarnate(connection, partition)
 
-    def _hold(self, connection: Connection, works: Iterable[tuple[Request, Put | Receive]], plan: _Plan) -> None:
+    def _hold(self, connection: Connection, works: Iterable[tuple[Request, Work]], plan: Plan) -> None:
         """Reads the heads of every key of the works, and all versions of keys that receive."""
-        wanted: dict[int, dict[str, bool]] = defaultdict(dict)
-        for request, work in works:
-            keys = wanted[request.definition.id]
-            if isinstance(work, Put):
-                keys.setdefault(work.key, False)
-            else:
-                keys.update(dict.fromkeys(work.rows, True))
         plan.held = {}
-        for collection, keys in wanted.items():
-            held = plan.held[collection] = {}
+        for request, work in works:
+            partition = request.definition.base + work.part
+            found = plan.held.setdefault(request.definition.id, {})
+            if isinstance(work, Put):
+                keys: Iterable[str] = [work.key]
+            elif isinstance(work, Purge):
+                keys = work.keys
+            else:
+                keys = [*work.rows, *work.forget]
+            whole = not isinstance(work, Put) or work.content.kind == ERASE
             for key in keys:
-                held[key] = Held(Entry(), {})
-            for chunk in chunks(list(keys)):
+                held = found.get(key)
+                if held is None:
+                    held = found[key] = Held(Entry(), partition)
+                held.whole = held.whole or whole
+        for collection, found in plan.held.items():
+            for chunk in chunks(list(found)):
                 for key, state, *lineage in connection.rows(sql.HEADS(len(chunk)), [collection, *chunk]):
                     version = version_of(lineage)
-                    held[key].entry.heads[version.rev] = version
-                    held[key].entry.versions[version.rev] = version
-                    held[key].stored[version.rev] = (version.id, state)
-            self._hold_whole(connection, collection, [key for key, whole in keys.items() if whole], held)
+                    held = found[key]
+                    held.entry.heads[version.rev] = version
+                    held.entry.versions[version.rev] = version
+                    held.stored[version.rev] = (version.id, state)
+            self._hold_whole(connection, collection, [key for key, held in found.items() if held.whole], found)
 
     def _hold_whole(self, connection: Connection, collection: int, keys: list[str], held: dict[str, Held]) -> None:
         for key in keys:
@@ -456,7 +444,7 @@ class Shard:
                 held[key].entry.versions.setdefault(version.rev, version)
 
     def _put(
-        self, connection: Connection, definition: Definition, partition: Partition, put: Put, plan: _Plan
+        self, connection: Connection, definition: Definition, partition: Partition, put: Put, plan: Plan
     ) -> tuple[Version, bool]:
         """The version that a put made or found, and whether it is new."""
         held = plan.held[definition.id][put.key]
@@ -483,7 +471,7 @@ class Shard:
             actor=partition.actor,
             n=partition.ctr + 1,
             stamp=stamp,
-            knowledge=lambda: self._knowledge(connection, partition),
+            knowledge=lambda: partition.knowledge(connection),
             id=partition.next_place,
         )
         if new:
@@ -492,149 +480,46 @@ class Shard:
             held.inserted.append(version)
             if partition.known is not None:
                 partition.known.add(partition.actor, partition.ctr)
+            if version.kind == ERASE:
+                self._erase(held)
         return version, new
 
+    def _erase(self, held: Held) -> None:
+        """Takes the bodies that a tombstone of an erasure takes with it."""
+        bared = erase(held.entry)
+        fresh = {version.rev: place for place, version in enumerate(held.inserted)}
+        for version in bared:
+            if version.rev in fresh:
+                held.inserted[fresh[version.rev]] = version
+            else:
+                held.bared.append(version.id)
+        held.events.append("erase")
+
     def _receive(
-        self, connection: Connection, definition: Definition, partition: Partition, work: Receive, plan: _Plan
+        self, connection: Connection, partition: Partition, work: Receive, plan: Plan, held: Mapping[str, Held]
     ) -> Arrived:
-        if (work.knowledge is not None and work.knowledge.highest(partition.actor) > partition.ctr) or any(
-            dot.actor == partition.actor and dot.n > partition.ctr
-            for rows in work.rows.values()
-            for row in rows
-            for dot in row.dots
-        ):
-            # Someone has events of ours that we have not: this database was set back. Become somebody else first.
-            self._reincarnate(connection, partition)
-        for name, expected in (work.expects or {}).items():
-            found = connection.rows(sql.CHECKPOINT, (name,))
-            if plan.checkpoints.get(name, found[0][0] if found else None) != expected:
-                raise Unavailable(
-                    f"checkpoint {name} in {self.database.name} has moved: somebody else is syncing the same replicas, "
-                    f"or this database was set back meanwhile. Nothing of this batch was written. Sync again."
-                )
-        known = self._knowledge(connection, partition)
-        inserted = grown = obsolete = unexplained = 0
-        for key, rows in work.rows.items():
-            held = plan.held[definition.id][key]
-            entry = held.entry
-            stubs = {rev for rev, version in entry.versions.items() if version.stub}
-            outcome = receive(entry, rows, known)
-            for version in outcome.inserted:
-                placed = entry.versions[version.rev] = version._replace(id=partition.place())
-                if version.rev in entry.heads:
-                    entry.heads[version.rev] = placed
-                held.inserted.append(placed)
-                self.clock.observe(version.stamp, self._now_us())
-            for version in outcome.grown:
-                fresh = next((n for n, other in enumerate(held.inserted) if other.rev == version.rev), None)
-                if fresh is not None:
-                    held.inserted[fresh] = version  # of this transaction: it is not written yet
-                elif version.rev in stubs and not version.stub:  # it moves to the feed's end, where readers find it
-                    held.moved.append(version.id)
-                    version = entry.versions[version.rev] = version._replace(id=partition.place())
-                    if version.rev in entry.heads:
-                        entry.heads[version.rev] = version
-                    held.inserted.append(version)
-                else:
-                    held.grown[version.rev] = version
-            inserted += len(outcome.inserted)
-            grown += len(outcome.grown)
-            obsolete += len(outcome.obsolete)
-            unexplained += len(outcome.unexplained)
-            for version in outcome.unexplained:
-                log.warning(
-                    "%s: the dot of %s of %r was known and the version was not here: an actor was cloned, or rows were "
-                    "lost. It is kept. Run `vstore check` on both replicas.",
-                    self.database.name,
-                    version.rev,
-                    key,
-                )
-        if work.knowledge is not None:
-            known.join(work.knowledge)
+        if exposes(work, partition):
+            self._reincarnate(connection, partition)  # before anything else is minted
+        refuse_moved(connection, work, plan.checkpoints, self.database.name)
+        arrived, is_doubtful = arrive(
+            connection,
+            partition,
+            held,
+            work,
+            observe=lambda stamp: self.clock.observe(stamp, self._now_us()),
+            database=self.database.name,
+        )
         plan.checkpoints.update(work.checkpoints or {})
-        return Arrived(inserted, grown, obsolete, unexplained)
-
-    def _write(self, connection: Connection, plan: _Plan) -> None:
-        """Writes the difference between what was read of the round's keys and what the rules made of it."""
-        versions, moves, drops, adds, states, events, lineages = [], [], [], [], [], [], []
-        for collection, keys in plan.held.items():
-            for key, held in keys.items():
-                if not held.inserted and not held.grown:
-                    continue
-                heads = held.entry.heads
-                lives = LIVE if len(heads) == 1 or sum(not head.deleted for head in heads.values()) == 1 else RIVAL
-                for rev, (id_, state) in held.stored.items():
-                    head = heads.get(rev)
-                    if head is None:
-                        drops.append(id_)
-                        continue
-                    wanted = TOMBSTONE if head.deleted else lives
-                    if wanted != state:
-                        states.append((wanted, collection, key, id_))
-                    if rev in held.grown:  # followers of the feed have to hear that the same head knows more
-                        events.append((plan.partitions[id_ >> SEQ_BITS].place(), collection, key, "grown"))
-                for rev, head in heads.items():
-                    if rev not in held.stored:
-                        adds.append((collection, key, head.id, TOMBSTONE if head.deleted else lives))
-                versions += [version_row(version.id, collection, key, version) for version in held.inserted]
-                for version in held.grown.values():
-                    lineages.append(
-                        (
-                            " ".join(version.parents),
-                            dots_text(version.dots),
-                            clock_text(version.clock),
-                            version.stamp,
-                            version.id,
-                        )
-                    )
-                moves += [(id_,) for id_ in held.moved]
-                events += [(id_, collection, key, "moved") for id_ in held.moved]  # so that no place is empty
-        versions.sort()
-        plan.places += [(row[0], row[3]) for row in versions]
-        connection.run_many(sql.MOVE_VERSION, moves)
-        connection.run_many(sql.ADD_VERSION, versions)
-        connection.run_many(sql.GROW_LINEAGE, lineages)
-        for chunk in chunks(drops):
-            connection.run(sql.DROP_HEADS_AT(len(chunk)), chunk)
-        connection.run_many(sql.ADD_HEAD, adds)
-        connection.run_many(sql.SET_STATE, states)
-        connection.run_many(sql.ADD_EVENT, events)
-
-    def _write_counters(self, connection: Connection, plan: _Plan) -> None:
-        """Writes what is said once for the whole transaction."""
-        for name, value in plan.checkpoints.items():
-            set_checkpoint(connection, name, value)
-        advances = []
-        for partition in plan.partitions.values():
-            self._write_knowledge(connection, partition)
-            if partition.changed:
-                advances.append((partition.ctr, partition.seq, partition.id))
-        connection.run_many(sql.ADVANCE, advances)
+        if is_doubtful:
+            self._reincarnate(connection, partition)  # it may have used numbers twice: its feed is read anew
+        return arrived
 
     # --- knowledge and actors ----------------------------------------------------------------------------------------
-
-    def _knowledge(self, connection: Connection, partition: Partition) -> Knowledge:
-        """What the partition knows; changes to it are written at the end of the transaction."""
-        if partition.known is None:
-            partition.known = knowledge_of(connection, partition.id, partition.actor, partition.ctr)
-            partition.runs = frozenset(partition.known)
-        return partition.known
-
-    def _write_knowledge(self, connection: Connection, partition: Partition) -> None:
-        if partition.known is None:
-            return
-        runs = frozenset(partition.known)
-        own = partition.actor
-        gone = [(partition.id, actor, lo) for actor, lo, _ in sorted(partition.runs - runs) if actor != own]
-        connection.run_many(sql.FORGET_RUN, gone)
-        connection.run_many(
-            sql.ADD_RUN, [(partition.id, *run) for run in sorted(runs - partition.runs) if run[0] != own]
-        )
 
     def _reincarnate(self, connection: Connection, partition: Partition) -> None:
         """Gives the partition a new actor and feed, and remembers all that the old actor did."""
         log.info("partition %d of %s gets a new actor after %s", partition.id, self.database.name, partition.actor)
-        self._write_knowledge(connection, partition)  # what an earlier work of the transaction has learnt
+        partition.write_knowledge(connection)  # what an earlier work of the transaction has learnt
         if partition.ctr:
             connection.run(sql.RETIRE_ACTOR, (partition.actor, partition.id, partition.ctr, self._now_us()))
             connection.run(sql.ADD_RUN, (partition.id, partition.actor, 1, partition.ctr))
@@ -659,57 +544,16 @@ class Shard:
         return version_of(rows[0][1:], rows[0][0]) if rows else None
 
 
-class _Plan:
-    """What one transaction is about to write."""
-
-    __slots__ = ("checkpoints", "held", "partitions", "places", "proven", "renewed")
-
-    def __init__(self) -> None:
-        self.partitions: dict[int, Partition] = {}
-        self.proven: dict[int, tuple[str, int]] = {}  # actor and seq before, where the proof confirmed them
-        self.held: dict[int, dict[str, Held]] = {}
-        self.places: list[tuple[int, str]] = []  # of the new versions: id and rev
-        self.renewed = False  # every partition of the shard got a new actor
-        self.checkpoints: dict[str, str] = {}
-
-    def join(self, later: _Plan) -> None:
-        """Takes in what the same transaction did next."""
-        self.partitions.update(later.partitions)
-        self.proven = {**later.proven, **self.proven}
-        self.places += later.places
-        self.checkpoints.update(later.checkpoints)
-
-    def is_in(self, connection: Connection) -> bool:
-        """Whether the database has what the transaction wrote.
-
-        All of it is looked at: another client of a server writes under the same
-        actor, and may have put one of the same versions into the same place.
-        """
-        wanted = dict(self.places)
-        found: dict[int, str] = {}
-        for chunk in chunks(list(wanted)):
-            found.update(connection.rows(sql.REVS_AT(len(chunk)), chunk))
-        notes = {name: connection.rows(sql.CHECKPOINT, (name,)) for name in self.checkpoints}
-        noted = {name: rows[0][0] for name, rows in notes.items() if rows}
-        return found == wanted and noted == self.checkpoints
-
-    def note(self, proof: Proof) -> None:
-        """Tells the proof where the partitions will be."""
-        for partition in self.partitions.values():
-            if partition.changed:
-                proof.note(partition.id, partition.actor, partition.seq)
-
-
 class _Attempt:
     """A write transaction that notes its proof just before it commits."""
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
-        self.plan = _Plan()
+        self.plan = Plan()
         self.connection: Connection | None = None
         self._transaction = shard.database.transaction(lambda: self.plan.note(shard.proof))
 
-    def __enter__(self) -> tuple[Connection, _Plan]:
+    def __enter__(self) -> tuple[Connection, Plan]:
         self.connection = self._transaction.__enter__()
         return self.connection, self.plan
 
@@ -770,23 +614,9 @@ class _Transaction:
             shard._open = None
             self._writer.release()
         if error[0] is None:
+            if plan.wiped:
+                shard.database.wipe()
             shard.on_commit()
-
-
-def knowledge_of(connection: Connection, partition: int, actor: str, ctr: int) -> Knowledge:
-    """What a partition replica has received or knows to be obsolete; its own events are in its counter row."""
-    known = Knowledge()
-    for row in connection.rows(sql.KNOWLEDGE, (partition,)):
-        known.add(*row)
-    if ctr:
-        known.add(actor, 1, ctr)
-    return known
-
-
-def set_checkpoint(connection: Connection, name: str, value: str) -> None:
-    """Replaces a checkpoint inside the caller's transaction."""
-    connection.run(sql.DROP_CHECKPOINT, (name,))
-    connection.run(sql.ADD_CHECKPOINT, (name, value))
 
 
 def _doubtful(group: Iterable[Request]) -> Iterator[tuple[tuple[int, str, bytes | None], str]]:

@@ -34,8 +34,9 @@ from vstore.errors import ConfigurationError, NotFound, PartialWrite, StoreError
 from vstore.handle import Handle
 from vstore.identity import Proof, file_identity, state_directory
 from vstore.partition import MAX_PARTITIONS, check_key
+from vstore.plan import set_checkpoint
 from vstore.resolvers import Resolver
-from vstore.shard import Definition, Shard, set_checkpoint
+from vstore.shard import Definition, Shard
 from vstore.slices import Decoders
 from vstore.sql import statements as sql
 from vstore.sql.database import Database
@@ -350,6 +351,23 @@ class Store:
         """
         with Store(*urls, durability=self._durability, codec=self._codec, state=self._state) as target:
             return copy(self, target, progress or (lambda copied: None))
+
+    def vacuum(self) -> None:
+        """Gives back the space of what was pruned, purged and erased, and leaves nothing of it in the files.
+
+        SQLite writes the file anew, a server its table of versions: PostgreSQL
+        with VACUUM FULL, MariaDB with OPTIMIZE TABLE. That takes as long as
+        copying it, as much free space, and writers wait meanwhile.
+
+        Raises:
+            ConfigurationError: a transaction is open. Nothing was done.
+            Unavailable: a database refused, or others held their locks too
+                long. Nothing was lost.
+        """
+        if any(shard.database.in_transaction for shard in self.shards):
+            raise ConfigurationError("vacuum() inside transaction() refused. Nothing was done. Do it afterwards.")
+        for shard in self.shards:
+            shard.database.vacuum()
 
     def codec_named(self, name: str) -> Codec:
         """The codec that wrote rows under a name, with this store's permissions and limits."""

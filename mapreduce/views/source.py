@@ -173,7 +173,7 @@ class Changed:
                     page += [
                         key[len(self._prefix) :]
                         for id_, key in (*heads, *events)
-                        if id_ <= top and key.startswith(self._prefix)
+                        if id_ <= top and key and key.startswith(self._prefix)  # what is purged leaves no key
                     ]
                     self._positions[part] = seq_of(top)
                     if len(page) >= most:

@@ -7,7 +7,7 @@
 
 A reading first takes in what has changed, so it shows what was committed before
 it; `update="never"` shows what is there. Definitions are compared by what the
-functions do (`mapreduce.views.fingerprint`), and a changed one is built anew.
+functions do (`vstore.functions`), and a changed one is built anew.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from mapreduce.views import lease, states, tables
 from mapreduce.views.build import build, sweep
 from mapreduce.views.definition import Definition
 from mapreduce.views.emitted import MapFunction, ViewError
-from mapreduce.views.fingerprint import fingerprint
 from mapreduce.views.nodes import Nodes
 from mapreduce.views.reduction import Reduce, Reduction, described, redescribed
 from mapreduce.views.rows import UNSET, Answer, Question, Row, question
@@ -33,6 +32,7 @@ from mapreduce.views.tree import Bounds, Leaf, pieces
 from mapreduce.views.update import take_in
 from vstore.collection import Collection
 from vstore.errors import ConfigurationError, InvalidToken, NotFound
+from vstore.functions import fingerprint
 from vstore.reading import OnConflict
 from vstore.sql.database import Connection, Database
 from vstore.store import Store

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from benchmarks.__main__ import main
 from benchmarks.mapreduce import documents as made_up
 from benchmarks.mapreduce.__main__ import main as mapreduce
 from benchmarks.mapreduce.contest import contest
+from benchmarks.replication.__main__ import main as replication
+from benchmarks.replication.packages import story
 
 LINES = [
     "put_many, batches of 1,000",
@@ -82,6 +86,63 @@ def test_the_benchmarks_of_mapreduce_print_every_line(tmp_path: Path, capsys: py
         assert re.search(rf"^{re.escape(work)} {{2,}}.*\d (×|ms|MiB|s)( |$)", printed, re.MULTILINE), work
     assert re.search(r"^\d+ of 1\d budgets not met", printed, re.MULTILINE)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "state") == ["documents-400"]
+
+
+LINKS = [
+    "SQLite: new replica of 300 (raw: put_many)",
+    "SQLite: memory, a replica of 300 (raw: 30)",
+    "SQLite: sync of 1,000 changes (raw: of 100)",
+    "SQLite: sync of 10,000 changes (raw: of 1,000)",
+    "SQLite: sync with nothing to do",
+    "SQLite: the same, statements of the shard with most",
+    "SQLite: compared in full, 0 differ",
+    "SQLite: compared in full, 1 differ",
+    "SQLite: compared in full, 100 differ",
+    "SQLite: compared in full, 1,000 differ",
+    "packages: 100 to 2 shards (raw: put_many)",
+    "packages: 97 edits at both (raw: making them)",
+    "packages: 20 conflicts settled",
+]
+
+
+def test_the_benchmarks_of_replication_print_every_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With next to nothing to do, and packages that are made up; nothing is left on the disk."""
+    packages = tmp_path / "packages.jsonl.gz"
+    with gzip.open(packages, "wt", encoding="utf-8") as file:
+        for n in range(100):
+            doc = {"package": f"p{n}", "version": "1", "section": "misc", "priority": "optional", "description": "?"}
+            file.write(json.dumps({"key": f"p{n}", "doc": doc}) + "\n")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    replication(["--documents", "300", "--folder", str(folder), "--packages", str(packages)])
+
+    printed = capsys.readouterr().out
+    for work in LINKS:
+        assert re.search(rf"^{re.escape(work)} {{2,}}.*\d (×|ms|MiB|B|s)( |$)", printed, re.MULTILINE), work
+    assert re.search(r"^\d+ of 8 budgets not met", printed, re.MULTILINE)
+    assert list(folder.iterdir()) == []
+
+
+def test_the_truth_of_the_packages_is_every_edit_and_nothing_else() -> None:
+    """The oracle of a thousand conflicts, by itself: fields of both sides, deletes but where an edit rescued."""
+    packages = {f"p{n:03d}": {"package": n, "homepage": "?"} for n in range(200)}
+    told = story(packages, rivals=20)
+
+    truth = told.truth(packages)
+
+    deleted = {edit.key for edit in told.log if edit.changes is None}
+    rescued = {edit.key for edit in told.log if edit.key in deleted and edit.changes is not None}
+    assert len(told.rivals) == 20
+    assert packages.keys() - truth.keys() == deleted - rescued
+    assert len(deleted - rescued) == 2
+    assert len(rescued) == 1
+    for key in told.rivals:
+        assert truth[key]["checked"] == {"by": "a"}
+        assert truth[key]["section"].endswith("/b")
+    touched = {edit.key for edit in told.log}
+    assert all(truth[key] == packages[key] for key in packages.keys() - touched)
+    assert all(truth[key]["package"] == packages[key]["package"] for key in truth)
 
 
 def test_documents_are_made_once_for_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

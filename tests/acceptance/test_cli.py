@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -214,6 +215,34 @@ def test_siblings_that_a_resolver_keeps_are_reported_as_a_conflict(rivals: str) 
         "vstore: 1 document left with siblings: the resolver kept them. Nothing was lost.\n"
         "vstore: See `vstore conflicts COLLECTION`, and settle with `vstore resolve COLLECTION KEY …`.\n"
     )
+
+
+def test_why_a_resolver_did_not_settle_a_document_is_shown_until_it_is_settled(rivals: str, tmp_path: Path) -> None:
+    """One fails on this document and settles the others; another keeps it. Both stand beside the siblings."""
+    file = tmp_path / "failing.py"
+    file.write_text("def most(conflict): return {'best': conflict.base_value['best']}")
+    with library.open(rivals) as store:
+        base = store["posts"].put("b", {"best": 1}).context
+        for value in (2, 3):
+            store["posts"].put("b", {"best": value}, context=base)
+
+    failed = vstore("resolve", "posts", "--all", "--resolver", f"{file}:most", store=rivals)
+    kept = vstore("resolve", "posts", "a", "--resolver", "keep", store=rivals)
+    listed = vstore("conflicts", "posts", store=rivals).stdout
+    [as_json] = values(vstore("conflicts", "posts", "--json", store=rivals))
+
+    assert (failed.exit_code, kept.exit_code) == (program.CONFLICT, program.CONFLICT)
+    assert "resolver failing:most failed on 'a': KeyError: 'best'" in failed.stderr
+    assert "1 document left with siblings: the resolver failed on them" in failed.stderr
+    assert values(vstore("get", "posts", "b", store=rivals)) == [{"best": 1}]
+    assert re.search(r"^  failing:most: KeyError: 'best' \(since 20", listed, re.MULTILINE)
+    assert re.search(r"^  keep: kept them \(since 20", listed, re.MULTILINE)
+    assert [(each["resolver"], each["reason"], each["tries"]) for each in as_json["unsettled"]] == [
+        ("failing:most", "KeyError: 'best'", 1),
+        ("keep", "kept them", 1),
+    ]
+    vstore("put", "posts", "a", "1", store=rivals)
+    assert vstore("conflicts", "posts", store=rivals).stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -582,3 +611,15 @@ def test_a_broken_extension_is_reported_and_takes_nothing_with_it(monkeypatch: p
     assert "the extension 'wrong' is left out: TypeError: json:dumps has no commands()" in greeted.stderr
     assert (put.stderr, read.stdout) == ("", "1\n")
     monkeypatch.setattr(main, "_extended", None)
+
+
+def test_a_resolver_that_hangs_is_left_alone(rivals: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs a command the time that it is given, once, and not the evening."""
+    monkeypatch.setattr("vstore.limited.Limited.__init__.__defaults__", (0.1,))
+    file = tmp_path / "hanging.py"
+    file.write_text("import threading\n\ndef hang(conflict):\n    threading.Event().wait(20)\n")
+
+    result = vstore("resolve", "posts", "--all", "--resolver", f"{file}:hang", store=rivals)
+
+    assert result.exit_code == program.CONFLICT
+    assert "took longer than 0.1 s" in result.stderr

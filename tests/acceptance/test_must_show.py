@@ -1,17 +1,11 @@
 """The main job on the real data: whole histories imported, a store over three kinds of database, two replicas; jobs
-whose input is another job's result, a question over all versions, a view.
-
-The data files are large and do not ship with the project. They are looked for in
-$VSTORE_DATA, else in `../shared/data` beside the project; without them these
-tests are skipped and say so.
+whose input is another job's result, a question over all versions, a view. Where the data is: `tests.data`.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
-import os
 import random
 import time
 from collections import Counter, defaultdict
@@ -25,26 +19,12 @@ from click.testing import CliRunner
 import vstore
 from mapreduce import Count, Last, Sum, TopK, run, view
 from replication import sync
+from tests.data import FIRES, PACKAGES, imported, lines, needs_data
 from vstore import Store
 from vstore.cli import main
 from vstore.resolvers import json3
 
-DATA = Path(os.environ.get("VSTORE_DATA", Path(__file__).parents[3] / "shared" / "data"))
-FIRES = DATA / "ca-fires-history.jsonl.gz"
-PACKAGES = DATA / "debian-packages.jsonl.gz"
-
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data files in {DATA}; set VSTORE_DATA")
-
-
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        yield from map(json.loads, file)
-
-
-def imported(store_url: list[str], collection: str, path: Path) -> None:
-    options = [option for url in store_url for option in ("--store", url)]
-    result = CliRunner().invoke(main, ["import", collection, str(path), *options, "--quiet"])
-    assert result.exit_code == 0, result.output
+pytestmark = needs_data
 
 
 def test_the_history_of_the_fires_is_kept_exactly(url: str) -> None:

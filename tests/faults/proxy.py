@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 import select
 import socket
@@ -21,11 +22,18 @@ class Proxy:
     cuts the next connection that sends COMMIT: "before" it reaches the server, or
     "after" the server has answered, so that the client does not hear it, or while
     the COMMIT is under way and arrives "late".
+
+    `latency_seconds` is how long each message is held back. `loss` is the chance
+    that a message loses its end: TCP gives no bytes out of order, so a wire that
+    has lost some gives none any more, and the connection breaks there.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        """Listens on a free port."""
+    def __init__(self, host: str, port: int, *, latency_seconds: float = 0, loss: float = 0, seed: int = 0) -> None:
+        """Listens on a free port. The seed decides which messages of which connection lose something."""
         self._server = host, port
+        self.latency_seconds = latency_seconds
+        self.loss = loss
+        self._seeds = random.Random(seed)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.refuse = False
@@ -58,11 +66,16 @@ class Proxy:
             if self.refuse:
                 client.close()
                 continue
-            pair = client, socket.create_connection(self._server)
+            try:
+                pair = client, socket.create_connection(self._server)
+            except OSError:  # the server is down
+                client.close()
+                continue
             self._pairs.add(pair)
-            threading.Thread(target=self._pass_on, args=(pair,), daemon=True).start()
+            chance = random.Random(self._seeds.random())
+            threading.Thread(target=self._pass_on, args=(pair, chance), daemon=True).start()
 
-    def _pass_on(self, pair: tuple[socket.socket, socket.socket]) -> None:
+    def _pass_on(self, pair: tuple[socket.socket, socket.socket], chance: random.Random) -> None:
         client, server = pair
         swallow = False
         with contextlib.suppress(OSError, ValueError):  # cut by somebody else
@@ -84,6 +97,11 @@ class Proxy:
                             client.shutdown(socket.SHUT_RDWR)
                             threading.Event().wait(LATE_SECONDS)
                         swallow = True
+                    if self.latency_seconds:
+                        threading.Event().wait(self.latency_seconds)
+                    if self.loss and chance.random() < self.loss:
+                        (server if end is client else client).sendall(data[: chance.randrange(len(data))])
+                        return self._end(pair)
                     (server if end is client else client).sendall(data)
         return self._end(pair)
 

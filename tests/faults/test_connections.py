@@ -278,6 +278,23 @@ def test_a_server_that_refuses_is_unavailable_and_comes_back(wire: tuple[Proxy, 
 
 
 @pytest.mark.parametrize("wire", SERVER_KINDS, indirect=True)
+def test_a_wire_that_loses_bytes_is_a_server_that_cannot_be_reached(wire: tuple[Proxy, str]) -> None:
+    """A store is opened 60 times over it. Whatever message breaks, also one of the driver's own, the error is ours."""
+    proxy, url = wire
+    vstore.open(url).close()
+    proxy.loss = 0.1
+
+    lost = 0
+    for _ in range(60):
+        try:
+            vstore.open(url).close()
+        except Unavailable:
+            lost += 1
+
+    assert lost > 10
+
+
+@pytest.mark.parametrize("wire", SERVER_KINDS, indirect=True)
 def test_a_server_that_says_nothing_stops_nobody_for_ever(
     wire: tuple[Proxy, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from mapreduce import Count, Sum, TopK
-from mapreduce.views.fingerprint import fingerprint
 from vstore import ConfigurationError
+from vstore.functions import fingerprint
 
 
 def made(text: str, **named: Any) -> Callable[..., Any]:
@@ -100,7 +100,7 @@ def test_what_has_no_lasting_form_is_refused_and_a_version_is_the_cure() -> None
 def test_another_process_finds_the_same(tmp_path: Path) -> None:
     """Whatever the seed of its hashes is."""
     program = (
-        "import re\nfrom mapreduce import Sum, view\nfrom mapreduce.views.fingerprint import fingerprint\n"
+        "import re\nfrom mapreduce import Sum, view\nfrom vstore.functions import fingerprint\n"
         "WORDS = {'a', 'b', 'c', 'd'}\nPATTERN = re.compile('x+')\n"
         "def words(key, value):\n    for w in PATTERN.findall(value):\n        if w in WORDS | {'y', 'z'}: yield w, 1\n"
         "print(fingerprint(words, Sum()))"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,13 +11,17 @@ from typing import Any
 
 import pytest
 
-import replication.pull
+import replication.batches
+import replication.feed
 import vstore
 from replication import sync
+from replication.feed import Feed
+from replication.lease import LeaseHeld
 from tests.simulation.oracle import Lineage
 from vstore import DELETE, ConfigurationError, Context, Store, StoreError
+from vstore.plan import knowledge_of
 from vstore.resolvers import Siblings, json3
-from vstore.shard import Shard, knowledge_of
+from vstore.shard import Shard
 from vstore.sql import statements as sql
 
 Pair = tuple[Store, Store]
@@ -186,7 +191,8 @@ def test_a_resolver_may_delete(pair: Pair) -> None:
 def test_an_interrupted_sync_goes_on_and_loses_nothing(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """The target fails after its second transaction. What was written stays; the rest comes with the next call."""
     a, b = pair
-    monkeypatch.setattr(replication.pull, "BATCH_ROWS", 50)
+    monkeypatch.setattr(replication.batches, "PAGE_ROWS", 50)
+    monkeypatch.setattr(replication.feed, "PAGE_ROWS", 50)
     a["notes"].put_many({f"k{n}": n for n in range(400)})
     a["notes"].put_many({f"k{n}": -n for n in range(100)})
     apply, calls = Shard.apply, []
@@ -220,7 +226,7 @@ def test_a_document_that_moves_in_the_feed_during_a_sync_is_not_skipped(
     position at the start. The target may not claim to know it without having it.
     """
     a, b = pair
-    monkeypatch.setattr(replication.pull, "BATCH_ROWS", 1)
+    monkeypatch.setattr(replication.feed, "PAGE_ROWS", 1)
     a.create("notes", partitions=1).put_many({"k1": 1, "k2": 2, "k3": 3})
     pages = _before_page(monkeypatch, 1, lambda: a["notes"].put("k2", "moved"))
 
@@ -231,16 +237,25 @@ def test_a_document_that_moves_in_the_feed_during_a_sync_is_not_skipped(
 
 
 def test_two_syncs_of_the_same_replicas_do_not_interleave(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another one overtakes this one, whose pages then no longer follow on what the target has taken."""
+    """While one is in the middle, the other is told who holds the lease; nothing is moved twice."""
     a, b = pair
     a.create("notes", partitions=1).put_many({"k1": 1, "k2": 2})
-    _before_page(monkeypatch, 1, lambda: sync(a, b))
+    refused: list[BaseException] = []
 
-    with pytest.raises(vstore.Unavailable, match="Sync again"):
-        sync(a, b)
+    def rival() -> None:
+        with pytest.raises(LeaseHeld) as told:
+            sync(a, b)
+        refused.append(told.value)
 
-    assert not sync(a, b)
+    _before_page(monkeypatch, 1, rival)
+
+    report = sync(a, b)
+
+    assert f"/{os.getpid()}/" in str(refused[0])
+    assert report.to_b.new == 2
     assert dict(b["notes"]) == {"k1": 1, "k2": 2}
+    sync(a, b)
+    assert not sync(a, b)
 
 
 def test_stores_with_different_numbers_of_shards_sync(fresh_url: Callable[[str], str]) -> None:
@@ -303,7 +318,7 @@ def test_a_part_of_a_collection_is_refused(pair: Pair) -> None:
     a, b = pair
     a["notes"]["2026/x"] = 1
 
-    with pytest.raises(ConfigurationError, match="under '2026/' refused"):
+    with pytest.raises(ConfigurationError, match="under '2026/' cannot be an end"):
         sync(a["notes"].prefixed("2026/"), b["notes"])
 
     assert "notes" not in b
@@ -356,16 +371,16 @@ def test_three_replicas_in_a_random_schedule_show_the_truth(fresh_url: Callable[
 def _before_page(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], Any]) -> list[int]:
     """Acts once, while a pull compares its page of that number; the list grows by each page."""
     pages: list[int] = []
-    wanted = replication.pull._wanted
+    compared = Feed._compared
 
     def hooked(*args: Any) -> Any:
         pages.append(len(pages) + 1)
-        result = wanted(*args)
+        result = compared(*args)
         if pages[-1] == number:
             act()
         return result
 
-    monkeypatch.setattr(replication.pull, "_wanted", hooked)
+    monkeypatch.setattr(Feed, "_compared", hooked)
     return pages
 
 

@@ -50,6 +50,7 @@ class Lineage:
         self.ancestors: dict[str, frozenset[str]] = {}
         self.deleted: set[str] = set()
         self.superseded: set[str] = set()  # some version anywhere was written on top of it
+        self.forgotten: set[str] = set()  # a tombstone that was purged somewhere
         self.names: dict[Event, str] = {}
         self.events: dict[str, set[Event]] = {}
         self.views: dict[str, View] = {}

@@ -20,8 +20,9 @@ rule off and to see the simulation fail.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from vstore import document
@@ -70,6 +71,8 @@ class Page(NamedTuple):
 
 class Replica:
     """One partition: entries, the counter of its actor, knowledge, the feed of heads, and checkpoints in others'."""
+
+    forgotten: Mapping[str, int] = MappingProxyType({})  # the model purges nothing
 
     def __init__(self, actor: str, feed: str, rules: Rules) -> None:
         self.rules = rules

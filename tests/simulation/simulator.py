@@ -25,7 +25,6 @@ from random import Random
 
 from vstore import document
 from vstore.document import Context, Version
-from vstore.errors import Corrupt
 
 from .invariants import Checker, converged, shown
 from .oracle import Broken, Oracle, View
@@ -52,10 +51,9 @@ def run(seed: int, *, steps: int = STEPS, replicas: int | None = None, rules: Ru
             simulation.step()
         simulation.heal()
         simulation.settle()
-    except (Broken, Corrupt) as error:
-        invariant = error.invariant if isinstance(error, Broken) else 11
+    except Broken as error:
         where = f"seed {seed}, step {len(simulation.trace)}:\n{simulation.story()}"
-        raise Broken(invariant, f"invariant {invariant}: {error}\n{where}") from error
+        raise Broken(error.invariant, f"invariant {error.invariant}: {error}\n{where}") from error
 
 
 @dataclass(frozen=True, slots=True)

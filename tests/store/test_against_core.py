@@ -36,8 +36,8 @@ from vstore.document import (
 )
 from vstore.handle import place_of, seq_of
 from vstore.partition import part_of
+from vstore.plan import knowledge_of
 from vstore.retention import prunable
-from vstore.shard import knowledge_of
 from vstore.sql import statements as sql
 from vstore.sql.rows import version_of
 from vstore.sql.schema import LIVE, RIVAL, TOMBSTONE

@@ -22,6 +22,7 @@ from vstore import (
     Siblings,
     Store,
 )
+from vstore.merge import MISSING
 from vstore.resolvers import last_write, three_way, winner
 from vstore.sql.database import Connection
 from vstore.sql.statements import Statement
@@ -300,20 +301,29 @@ def test_a_base_that_was_deleted_says_so(notes: Collection) -> None:
     assert base.value is None
 
 
-def test_a_criss_cross_has_no_base(notes: Collection) -> None:
-    """Ann and Bo each merge the same two siblings, each in another way: two equally good bases are none.
+def test_the_base_of_a_criss_cross_is_what_the_resolver_makes_of_the_ancestors(notes: Collection) -> None:
+    """Ann and Bo each merge the same two siblings, each in another way. If the resolver cannot, there is no base.
 
     base ─┬─► a ─┬─► a+b, Ann's way
           └─► b ─┴─► a+b, Bo's way
     """
-    seen = notes.read("both", on_conflict="winner").context
-    notes.put("both", "Ann's way", context=seen)
-    notes.put("both", "Bo's way", context=seen)
+    document = notes.read("both", on_conflict="winner")
+    for way in ("Ann's way", "Bo's way"):
+        notes.put("both", way, context=document.context)
+    given: list[Siblings] = []
 
-    conflict = asked(notes, "both")
+    def look(answer: Any) -> list[Siblings]:
+        given.clear()
+        notes.resolve("both", lambda conflict: given.append(conflict) or (KEEP if len(given) == 2 else answer))
+        return given
 
-    assert {sibling.value for sibling in conflict.siblings} == {"Ann's way", "Bo's way"}
-    assert conflict.base is None
+    below, above = look("both ways")
+    assert {sibling.rev for sibling in below.siblings} == set(document.context.revs)
+    assert below.base_value == BASE
+    assert {sibling.value for sibling in above.siblings} == {"Ann's way", "Bo's way"}
+    assert above.base == Sibling("", "both ways", False, max(sibling.stamp for sibling in below.siblings))
+    assert look(KEEP)[1].base is None
+    assert look(DELETE)[1].base_value is MISSING
 
 
 def test_siblings_with_the_same_content_are_shown_once_and_folded_by_the_next_write(posts: Collection) -> None:

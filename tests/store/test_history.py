@@ -13,11 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import vstore.conflicts
 import vstore.history
 from vstore import Collection, Conflict, Context, HistoryPruned, InvalidKey, NotFound, Store
 from vstore.batch import Put
-from vstore.document import Version, common_ancestor, context_of
-from vstore.history import base_of
+from vstore.conflicts import presented
+from vstore.document import Version, context_of
+from vstore.resolvers import json3
 
 KEYS = ("a/1", "a/2", "a/é", "b")
 SECOND_US = 1_000_000
@@ -413,25 +415,25 @@ def test_a_base_that_a_prune_takes_away_while_it_is_fetched_is_none(
     """Between finding the common ancestor and reading its body, another process settles the siblings and prunes."""
     posts = local["posts"]
     context = posts.put("a", "base").context
-    siblings = posts.put("a", "mine", context=context), posts.put("a", "yours", context=context)
-    revs = [sibling.rev for sibling in siblings[1].siblings]
+    posts.put("a", "mine", context=context)
+    document = posts.put("a", "yours", context=context)
     handle = local.handle("posts")
     assert handle is not None
-    find = common_ancestor
+    find = vstore.conflicts.lowest
 
-    def found_and_then_pruned(*args: Any) -> Version | None:
+    def found_and_then_pruned(*args: Any) -> list[str]:
         found = find(*args)
         posts["a"] = "settled"
         posts.prune(keep_last=1)
         return found
 
-    before = base_of(handle, "a", revs)
-    monkeypatch.setattr(vstore.history, "common_ancestor", found_and_then_pruned)
-    after = base_of(handle, "a", revs)
+    before = presented(handle, "a", document, json3)
+    monkeypatch.setattr(vstore.conflicts, "lowest", found_and_then_pruned)
+    after = presented(handle, "a", document, json3)
 
-    assert before is not None
-    assert handle.value(before, "a") == "base"
-    assert after is None
+    assert before.siblings.base_value == "base"
+    assert after.siblings.base is None
+    assert "is not here: it was pruned" in after.lacking
 
 
 def test_a_past_is_read_in_a_bounded_piece_of_memory(local: Store) -> None:

@@ -181,14 +181,14 @@ def test_no_database_and_no_folder_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_database_from_the_future_is_refused_and_left_alone(url: str) -> None:
-    """Its format says 99; when it says 1 again, everything is as it was."""
+    """Its format says 99; when it says 2 again, everything is as it was."""
     made([url])
     run(url, "UPDATE vs_meta SET value = '99' WHERE name = 'format'")
 
-    with pytest.raises(vstore.SchemaMismatch, match="has format 99, this vstore reads up to 1"):
+    with pytest.raises(vstore.SchemaMismatch, match="has format 99, this vstore reads up to 2"):
         vstore.open(url)
 
-    run(url, "UPDATE vs_meta SET value = '1' WHERE name = 'format'")
+    run(url, "UPDATE vs_meta SET value = '2' WHERE name = 'format'")
     with vstore.open(url) as store:
         assert len(store["posts"]) == 10
 

@@ -107,7 +107,7 @@ NAMES = {
         "view",
         "views",
     ],
-    "replication": ["Report", "sync"],
+    "replication": ["Filter", "LeaseHeld", "Replicator", "Report", "Status", "sync"],
 }
 
 

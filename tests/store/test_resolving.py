@@ -8,8 +8,23 @@ from typing import Any
 import pytest
 
 import vstore
-from vstore import DELETE, KEEP, Collection, Conflict, Context, NotFound, ResolverError, Siblings, Store
-from vstore.resolvers import json3, last_write, winner
+from vstore import (
+    DELETE,
+    KEEP,
+    Collection,
+    ConfigurationError,
+    Conflict,
+    Context,
+    NotFound,
+    PreconditionFailed,
+    ResolverError,
+    Siblings,
+    Store,
+)
+from vstore.canonical import revision
+from vstore.history import versions_of
+from vstore.resolvers import identity, json3, last_write, winner
+from vstore.shard import Shard
 
 
 @pytest.fixture
@@ -275,3 +290,151 @@ def test_eight_writers_with_one_old_context_make_eight_siblings(posts: Collectio
 
     assert shown(posts.read("k", on_conflict="winner")) == set(range(8))
     assert posts.resolve("k", lambda conflict: sorted(s.value for s in conflict.siblings)).value == list(range(8))
+
+
+# --- at a write ------------------------------------------------------------------------------------------------------
+
+
+def test_a_put_that_leaves_rivals_may_be_merged_at_once(posts: Collection) -> None:
+    """The version that was put and the merge are there together; the first is in history, the second is marked.
+
+    Whoever settles the same siblings later, elsewhere, makes the same version.
+    """
+    merging = posts.store.collection("posts", resolver=json3)
+    base = {"title": "t", "n": 0}
+    seen = posts.put("k", base).context
+    posts.put("k", {**base, "n": 1}, context=seen)
+
+    merged = merging.put("k", {**base, "title": "new"}, context=seen, on_conflict="resolve")
+
+    assert merged.value == posts["k"] == {"title": "new", "n": 1}
+    assert not merged.conflicted
+    assert len(merged.parents) == 2
+    values = [version.value for version in posts.history("k")]
+    assert values[0] == {"title": "new", "n": 1}
+    assert {"title": "new", "n": 0} in values
+    assert len(values) == 4
+    assert kinds(posts, "k") == ["merge:json3"]
+    signed = revision(3, False, merged.parents, posts.content(merged.value).identity)
+    assert merged.rev == signed
+
+
+def kinds(posts: Collection, key: str) -> list[str]:
+    """Those of its versions that are marked."""
+    handle = posts.store.handle(posts.name)
+    assert handle is not None
+    return [version.kind for version in versions_of(handle, key).values() if version.kind]
+
+
+def test_a_put_and_its_merge_are_one_transaction(posts: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody ever sees the siblings, and the resolver is not asked while others wait for the lock."""
+    asked: list[bool] = []
+    database = posts.store.shards[0].database
+
+    def total(conflict: Siblings) -> Any:
+        asked.append(database.in_transaction)
+        return sum(sibling.value for sibling in conflict.siblings)
+
+    merging = posts.store.collection("posts", resolver=total)
+    seen = posts.put("k", 0).context
+    posts.put("k", 1, context=seen)
+    commits: list[Any] = []
+    apply = Shard.apply
+    monkeypatch.setattr(Shard, "apply", lambda *args, **more: commits.append(len(args[2])) or apply(*args, **more))
+
+    assert merging.put("k", 2, context=seen, on_conflict="resolve").value == 3
+    assert commits == [2]
+    assert asked == [False]
+
+
+def test_a_put_that_leaves_no_rivals_asks_nobody(posts: Collection) -> None:
+    """With a fresh context, without one, repeated, or equal to what is there."""
+    never = posts.store.collection("posts", resolver=lambda conflict: pytest.fail("asked"))
+
+    seen = never.put("k", 1, on_conflict="resolve").context
+    seen = never.put("k", 2, context=seen, on_conflict="resolve").context
+    old = posts.read("k").context
+    posts.put("k", 3, context=old)
+    assert never.put("k", 3, context=old, on_conflict="resolve").value == 3
+    quarrel(posts, "k", 4)
+    assert never.put("k", 5, on_conflict="resolve").value == 5
+    assert kinds(posts, "k") == []
+
+
+def test_a_put_with_its_merge_may_be_repeated(posts: Collection) -> None:
+    """After an unknown outcome, say: nothing new is made."""
+    merging = posts.store.collection("posts", resolver=lambda conflict: sorted(s.value for s in conflict.siblings))
+    seen = posts.put("k", 0).context
+    posts.put("k", 1, context=seen)
+
+    first = merging.put("k", 2, context=seen, on_conflict="resolve")
+    second = merging.put("k", 2, context=str(seen), on_conflict="resolve")
+
+    assert (second.value, second.rev) == ([1, 2], first.rev)
+    assert len(list(posts.history("k"))) == 4
+
+
+def test_a_blind_put_is_merged_in_a_transaction_of_its_own(posts: Collection) -> None:
+    """A root is named by its dot, which nobody knows before it is written."""
+    merging = posts.store.collection("posts", resolver=lambda conflict: sorted(s.value for s in conflict.siblings))
+    posts["k"] = 1
+
+    assert merging.put("k", 2, context=Context("k"), on_conflict="resolve").value == [1, 2]
+
+
+def test_a_write_is_kept_whatever_the_resolver_does(posts: Collection) -> None:
+    """It raises or keeps them: what was put is a sibling, and the reason is noted."""
+    for key, resolver, reason in (
+        ("a", lambda conflict: 1 / 0, "ZeroDivisionError: division by zero"),
+        ("b", lambda conflict: KEEP, "kept them"),
+        ("c", lambda conflict: {"n": float("inf")}, "returned what cannot be stored"),
+    ):
+        merging = posts.store.collection("posts", resolver=resolver)
+        seen = posts.put(key, 0).context
+        posts.put(key, 1, context=seen)
+
+        left = merging.put(key, 2, context=seen, on_conflict="resolve")
+
+        assert left.conflicted
+        assert shown(left) == {1, 2}
+        [why] = posts.unsettled(posts.read(key, on_conflict="winner"))
+        assert why.reason.startswith(reason)
+        assert why.resolver == identity(resolver)
+
+
+def test_a_rival_that_comes_while_the_merge_is_prepared_is_merged_too(posts: Collection) -> None:
+    """The transaction would not hold, so the resolver is asked again."""
+    asked: list[list[int]] = []
+
+    def slow(conflict: Siblings) -> Any:
+        asked.append(sorted(sibling.value for sibling in conflict.siblings))
+        if len(asked) == 1:
+            posts.put("k", 3, context=seen)
+        return sum(asked[-1])
+
+    seen = posts.put("k", 0).context
+    posts.put("k", 1, context=seen)
+
+    merged = posts.store.collection("posts", resolver=slow).put("k", 2, context=seen, on_conflict="resolve")
+
+    assert merged.value == 6
+    assert asked == [[1, 2], [1, 2, 3]]
+
+
+def test_to_resolve_at_a_write_takes_a_resolver(posts: Collection) -> None:
+    with pytest.raises(ConfigurationError, match="the collection has no resolver. Nothing was written"):
+        posts.put("k", 1, on_conflict="resolve")
+    assert "k" not in posts
+
+
+def test_settling_a_document_as_it_was_read_is_refused_when_it_has_changed(posts: Collection) -> None:
+    """What came since is not superseded."""
+    quarrel(posts, "k", 1, 2)
+    document = posts.read("k", on_conflict="winner")
+    posts.put("k", 3, context=Context("k"))
+
+    with pytest.raises(PreconditionFailed):
+        posts.settle(document, "settled")
+    assert shown(posts.read("k", on_conflict="winner")) == {1, 2, 3}
+    assert posts.settle(posts.read("k", on_conflict="winner"), DELETE, by="me@2").deleted
+    assert kinds(posts, "k") == ["merge:me@2"]

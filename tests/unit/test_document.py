@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import permutations
 
 import pytest
 from hypothesis import given
@@ -12,22 +14,25 @@ from hypothesis import strategies as st
 
 from vstore.clock import NOTHING, Clock, Dot, Knowledge
 from vstore.document import (
+    NOWHERE,
     Content,
     Context,
     Entry,
     Received,
     Version,
     ancestors_of,
-    common_ancestor,
     context_of,
+    erase,
     heads_among,
     knows,
+    lowest,
+    quarantined,
     receive,
     successor,
     united,
     winner_first,
 )
-from vstore.errors import Corrupt, InvalidToken
+from vstore.errors import InvalidToken
 
 
 @dataclass
@@ -39,9 +44,11 @@ class Place:
     knowledge: Knowledge = field(default_factory=Knowledge)
     n: int = 0
 
-    def put(self, body: str | None, context: Context | None = None) -> Version:
+    def put(self, body: str | None, context: Context | None = None, kind: str = "") -> Version:
         """A write on top of what is here, or of the context; None deletes."""
-        content = Content(None) if body is None else Content(json.dumps(body).encode(), "json", body.encode())
+        content = (
+            Content(None, kind=kind) if body is None else Content(json.dumps(body).encode(), "json", body.encode())
+        )
         version, new = successor(
             self.entry,
             self.context() if context is None else context,
@@ -60,8 +67,10 @@ class Place:
         """What a reader of all heads has seen, or of some."""
         return context_of("k", [head for rev, head in self.entry.heads.items() if rev in revs or not revs])
 
-    def take(self, *rows: Version) -> Received:
-        return receive(self.entry, rows, self.knowledge)
+    def take(
+        self, *rows: Version, forgotten: Mapping[str, int] = NOWHERE, stale: bool = False, history: bool = False
+    ) -> Received:
+        return receive(self.entry, rows, self.knowledge, forgotten=forgotten, stale=stale, history=history)
 
     @property
     def heads(self) -> set[str]:
@@ -352,7 +361,7 @@ def test_rows_may_come_in_any_order_and_more_than_once() -> None:
     assert one.entry.heads == other.entry.heads
     assert one.heads == {rows[3].rev}
     assert one.knowledge == other.knowledge
-    assert one.take(*rows) == Received([], [], [], [])
+    assert not any(one.take(*rows))
 
 
 def test_what_is_known_and_absent_is_not_taken_back() -> None:
@@ -378,7 +387,7 @@ def test_a_known_row_that_nothing_here_supersedes_is_kept_and_told() -> None:
 
     assert outcome.unexplained == [first]
     assert there.bodies == ["1"]
-    assert there.take(first) == Received([], [], [], [])
+    assert not any(there.take(first))
 
 
 def test_a_row_known_under_one_dot_makes_its_other_dots_known() -> None:
@@ -493,15 +502,137 @@ def test_a_heads_clock_takes_up_aliases_of_an_ancestor_known_by_dot_only() -> No
     assert third.heads == there.heads == {last.rev}
 
 
-def test_a_dot_that_names_two_versions_is_refused() -> None:
-    """A database file was copied, and both went on under one actor."""
+def cloned() -> tuple[Place, Place, Version, Version]:
+    """A database file was copied, and both went on under one actor: two places, and what each wrote under one dot."""
     here = Place("a")
     here.put("1")
     copy = Place("a", Entry(dict(here.entry.heads), dict(here.entry.versions)), here.knowledge.copy(), here.n)
-    mine, theirs = here.put("2"), copy.put("3")
+    return here, copy, here.put("2"), copy.put("3")
 
-    with pytest.raises(Corrupt, match=rf"dot \(a, 2\) names two versions, {mine.rev} and {theirs.rev}"):
-        here.take(theirs)
+
+def test_a_dot_that_names_two_versions_names_neither_any_more() -> None:
+    """Both stay as siblings under dots that every replica finds alike, and no context with the old dot ends one."""
+    here, copy, mine, theirs = cloned()
+    seen_mine = here.context()
+
+    [collided] = here.take(theirs).collided
+
+    assert collided[:2] == ("a", 2)
+    assert here.heads == {mine.rev, theirs.rev}
+    copy.take(mine)
+    assert copy.entry.heads == here.entry.heads
+    here.actor, here.n = "b", 0
+    merged = here.put("4", seen_mine)
+    assert here.heads == {merged.rev, theirs.rev}
+    copy.take(merged)
+    assert copy.heads == here.heads
+
+
+def test_a_replica_that_never_met_the_rival_drops_the_dot_when_it_hears_of_it() -> None:
+    here, copy, mine, theirs = cloned()
+    third = Place("c")
+    third.take(mine)
+    here.take(theirs)
+
+    third.take(here.entry.heads[mine.rev])
+
+    assert third.entry.heads[mine.rev].dots == here.entry.heads[mine.rev].dots == (quarantined(mine.dots[0], mine.rev),)
+    here.take(mine)
+    assert here.entry.heads[mine.rev].dots == third.entry.heads[mine.rev].dots
+    third.take(theirs, *here.entry.heads.values())
+    copy.take(*third.entry.heads.values())
+    assert third.entry.heads == here.entry.heads == copy.entry.heads
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_three_versions_under_one_dot_end_alike_in_any_order(order: tuple[int, ...]) -> None:
+    _here, _copy, mine, theirs = cloned()
+    rows = [mine, theirs, mine._replace(rev="2-third", body=b"5")]
+    place, straight = Place("c"), Place("d")
+    straight.take(*rows)
+
+    for number in order:
+        place.take(rows[number])
+
+    assert place.entry.heads == straight.entry.heads
+    assert len(place.heads) == 3
+
+
+# Erasure and what was forgotten
+
+
+def test_an_erasure_takes_the_bodies_of_what_it_has_seen_wherever_they_are_and_whenever_they_come() -> None:
+    here, there = Place("a"), Place("b")
+    first = here.put("1")
+    there.take(first)
+    second = here.put("2")
+    tombstone = here.put(None, kind="erase")
+
+    there.take(tombstone)
+    there.take(second, history=True)
+
+    assert there.heads == {tombstone.rev}
+    assert all(version.body is None for version in there.entry.versions.values())
+    assert [version.rev for version in erase(here.entry)] == [first.rev, second.rev]
+    assert erase(here.entry) == []
+
+
+def test_an_edit_that_an_erasure_had_not_seen_survives_it() -> None:
+    here, there = Place("a"), Place("b")
+    there.take(here.put("1"))
+    edit = there.put("2")
+    here.take(there.entry.versions[edit.rev])
+    tombstone = there.put(None, kind="erase")
+    later = here.put("3")
+
+    there.take(later)
+
+    assert there.heads == {tombstone.rev, later.rev}
+    assert there.entry.versions[later.rev].body is not None
+
+
+def test_what_was_purged_here_is_obsolete_unless_somebody_should_have_purged_it_too() -> None:
+    """A stale replica's document stays away; that of a replica that knows of the purge can only mean damage here."""
+    here, there = Place("a"), Place("b")
+    first = here.put("1")
+    there.take(first)
+    tombstone = here.put(None)
+    here.entry.heads.clear()
+    here.entry.versions.clear()
+    forgotten = {"a": 2}
+
+    assert here.take(first, forgotten=forgotten, stale=True).obsolete == [first]
+    assert here.take(tombstone, forgotten=forgotten).obsolete == [tombstone]
+    assert not here.heads
+    assert here.take(first, forgotten=forgotten).unexplained == [first]
+
+
+def test_an_edit_of_a_forgotten_delete_is_kept_and_marked() -> None:
+    here, there = Place("a"), Place("b")
+    there.take(here.put("1"), here.put(None))
+    edit = there.put("2")
+    here.entry.heads.clear()
+    here.entry.versions.clear()
+
+    assert here.take(edit, forgotten={"a": 2}).revived == [edit]
+    assert here.heads == {edit.rev}
+
+
+def test_history_is_kept_when_it_is_asked_for_and_never_is_a_head() -> None:
+    here, there = Place("a"), Place("b")
+    first, second = here.put("1"), here.put("2")
+    there.take(second)
+    there.knowledge.join(here.knowledge)
+    twin = Place("c")
+    twin.take(first.as_stub, second)
+    twin.knowledge.join(here.knowledge)
+
+    there.take(first, history=True)
+    twin.take(first, history=True)
+
+    for place in (there, twin):
+        assert place.heads == {second.rev}
+        assert place.entry.versions[first.rev].body == b"1"
 
 
 def test_two_copies_of_a_version_unite_to_all_that_either_tells() -> None:
@@ -520,6 +651,12 @@ def test_two_copies_of_a_version_unite_to_all_that_either_tells() -> None:
 # Ancestors
 
 
+def shared(here: Place, *versions: Version) -> list[str]:
+    """The lowest of what versions have in common."""
+    pasts = [{version.rev} | ancestors_of(version.rev, here.entry.versions) for version in versions]
+    return lowest(set.intersection(*pasts), here.entry.versions)
+
+
 def test_the_base_of_a_merge_is_the_lowest_common_ancestor() -> None:
     here = Place("a")
     here.put("0")
@@ -527,7 +664,7 @@ def test_the_base_of_a_merge_is_the_lowest_common_ancestor() -> None:
     read = here.context()
     one, other = here.put("2", read), here.put("3", read)
 
-    assert common_ancestor([one.rev, other.rev], here.entry.versions) == base
+    assert shared(here, one, other) == [base.rev]
     assert ancestors_of(one.rev, here.entry.versions) == {base.rev, *base.parents}
 
 
@@ -535,10 +672,10 @@ def test_an_ancestor_of_the_other_is_its_own_base() -> None:
     here = Place("a")
     first, second = here.put("1"), here.put("2")
 
-    assert common_ancestor([first.rev, second.rev], here.entry.versions) == first
+    assert shared(here, first, second) == [first.rev]
 
 
-def test_a_criss_cross_has_no_base() -> None:
+def test_a_criss_cross_has_two_bases() -> None:
     """Two siblings are merged twice, differently: both merges descend from both, and neither sibling is lower."""
     here = Place("a")
     here.put("1")
@@ -548,19 +685,19 @@ def test_a_criss_cross_has_no_base() -> None:
     both = here.context()
     one, other = here.put("4", both), here.put("5", both)
 
-    assert common_ancestor([one.rev, other.rev], here.entry.versions) is None
+    assert shared(here, one, other) == sorted(both.revs)
 
 
-def test_independent_creations_and_pruned_ancestors_give_no_base() -> None:
+def test_independent_creations_have_no_base_and_pruned_ancestors_are_known_by_name() -> None:
     here = Place("a")
     one, other = here.put("1", BLIND), here.put("2", BLIND)
-    assert common_ancestor([one.rev, other.rev], here.entry.versions) is None
+    assert shared(here, one, other) == []
 
     base = here.put("3")
     read = here.context()
     one, other = here.put("4", read), here.put("5", read)
-    here.entry.versions[base.rev] = base.as_stub
-    assert common_ancestor([one.rev, other.rev], here.entry.versions) is None
+    del here.entry.versions[base.rev]
+    assert shared(here, one, other) == [base.rev]
 
 
 def test_heads_at_a_moment_of_the_past_are_those_nothing_of_that_time_replaced() -> None:

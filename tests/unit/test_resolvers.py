@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 from collections.abc import Callable
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -14,7 +15,20 @@ from hypothesis import strategies as st
 from vstore import resolvers
 from vstore.errors import ConfigurationError, ResolverError
 from vstore.merge import MISSING, same
-from vstore.resolvers import DELETE, KEEP, Policy, Resolver, Sibling, Siblings, by_name, decide, fields, three_way
+from vstore.resolvers import (
+    DELETE,
+    KEEP,
+    Policy,
+    Resolver,
+    Sibling,
+    Siblings,
+    by_name,
+    decide,
+    fields,
+    identity,
+    needs_base,
+    three_way,
+)
 
 A, B, C = "2-aa", "2-bb", "10-00"
 
@@ -270,3 +284,37 @@ def test_the_same_siblings_in_any_order_get_the_same_bytes(
     }
 
     assert len(answers) == 1
+
+
+def test_a_resolver_has_an_identity_of_few_ascii_characters() -> None:
+    """Its name, or where it is defined; its version; two that are too long for it differ all the same."""
+
+    class Merger:
+        def __init__(self, name: str, version: object = None) -> None:
+            self.name = name
+            self.version = version
+
+        def __call__(self, conflict: Siblings, /) -> Any:
+            return KEEP
+
+    assert [identity(each) for each in (resolvers.keep, resolvers.json3, three_way())] == ["keep", "json3", "json3"]
+    assert identity(conflict).endswith("test_resolvers:conflict")  # type: ignore[arg-type]
+    assert identity(partial(resolvers.winner)) == "vstore.resolvers:winner"
+    assert identity(fields({})) == "vstore.resolvers:fields"
+    assert identity(Merger("ours", 7)) == "ours@7"
+    assert identity(Merger("é\n x")) == r"\xe9x"
+    long = [identity(Merger("m" * 100 + end, 7)) for end in "ab"]
+    assert [len(each) for each in long] == [58, 58]
+    assert all(each.endswith("@7") for each in long)
+    assert len(set(long)) == 2
+    assert identity(lambda conflict: 1) != identity(lambda conflict: 2)
+    assert all(len(identity(each)) <= 58 for each in (lambda conflict: 1, Merger("x", "v" * 100), Merger("")))
+
+
+def test_only_those_that_say_so_need_no_base() -> None:
+    def own(conflict: Siblings) -> Any:
+        return KEEP
+
+    assert [needs_base(each) for each in (resolvers.json3, fields({}), own)] == [True, True, True]
+    own.needs_base = False  # type: ignore[attr-defined]
+    assert [needs_base(each) for each in (resolvers.winner, resolvers.last_write, own)] == [False, False, False]

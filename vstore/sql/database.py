@@ -19,10 +19,11 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from sqlalchemy import ClauseElement, create_engine, event
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 
 from vstore.errors import ConfigurationError, Corrupt, StoreError, Unavailable
@@ -64,6 +65,9 @@ class Connection:
                 self._cursor = self._fairy.cursor()
         except database.driver_errors as error:
             raise database.translated(error, "connect") from error
+        except DBAPIError as error:  # the first one asks the server what it is, and a failure there comes wrapped
+            cause = error.orig or error
+            raise database.translated(cause, "connect") from cause
 
     def rows(self, statement: Statement, params: Sequence[Any] = ()) -> list[Any]:
         """All rows of a query."""
@@ -116,6 +120,11 @@ class Connection:
             raise self._failed(error, sql) from error
         finally:
             self.held -= 1
+
+    def overwrite(self) -> None:
+        """What is removed from now on shall not be found in the database's files either, where it can do that."""
+        for text in self._database.dialect.wipe:
+            self.text(text)
 
     def hold(self) -> None:
         """Begins something that a fork has to wait for; it ends with `held -= 1`."""
@@ -223,14 +232,21 @@ class Database:
     def address(self) -> str:
         """The URL with its password, as another process needs it. Good in any working directory."""
         url = self.url
-        if self.path and not self.path.startswith("file:"):
+        if self.path and not self._by_uri:
             url = url.set(database=self._absolute)
         return url.render_as_string(hide_password=False)
 
     @property
     def path(self) -> str | None:
-        """The file of an SQLite database."""
-        return self.url.database if self.dialect.name == "sqlite" else None
+        """The file of an SQLite database; also of one that is named by a URI of SQLite's own, `file:…?immutable=1`."""
+        if self.dialect.name != "sqlite":
+            return None
+        named = self.url.database
+        return unquote(named.removeprefix("file:").removeprefix("//")) if self._by_uri and named else named
+
+    @property
+    def _by_uri(self) -> bool:
+        return (self.url.database or "").startswith("file:")
 
     def read(self) -> Connection:
         """This thread's connection: the open transaction's if there is one. Do not close it."""
@@ -357,6 +373,21 @@ class Database:
     def is_busy(self, error: BaseException) -> bool:
         """Whether one of our errors came from locks held by others: repeat the transaction."""
         return error.__cause__ is not None and self.dialect.code(error.__cause__) in self.dialect.busy
+
+    def wipe(self) -> None:
+        """Lets go of the database's own copies of what was overwritten, as far as no reader is in them."""
+        with contextlib.suppress(StoreError):
+            for text in self.dialect.wiped:
+                self.read().text(text)
+
+    def vacuum(self) -> None:
+        """Writes the tables of bodies anew, without what was removed from them. Writers wait meanwhile.
+
+        Raises:
+            Unavailable: others held their locks too long. Nothing was changed.
+        """
+        for text in self.dialect.vacuum:
+            self.read().text(text)
 
     def close(self) -> None:
         """Closes every connection, for good."""

@@ -9,19 +9,44 @@ A database of a later format is refused, since what it means is not known here.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 
 from sqlalchemy import ClauseElement
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from vstore.errors import ConfigurationError, Corrupt, SchemaMismatch, StoreError, Unavailable
+from vstore.fingerprint import element
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection, Database
 from vstore.sql.schema import FORMAT, complete
 
+log = logging.getLogger("vstore")
+
 Step = Callable[[Database, Connection], None]
 
-STEPS: Mapping[int, Step] = {}
+PAGE_ROWS = 1_000
+
+
+def _replication(database: Database, connection: Connection) -> None:
+    """Format 2: what replication keeps; the kind of a version; the element of each head."""
+    dialect = database.engine.dialect
+    tables = complete().tables
+    exists = "" if database.dialect.name == "sqlite" else "IF NOT EXISTS "  # there DDL is a part of the transaction
+    columns = [("vs_version", "kind", "''"), *[("vs_head", f"lane{n}", "0") for n in range(4)]]
+    for table, name, default in columns:
+        kind = tables[table].c[name].type.compile(dialect=dialect)
+        connection.text(f"ALTER TABLE {table} ADD COLUMN {exists}{name} {kind} DEFAULT {default} NOT NULL")
+    for table in ("vs_forgotten", "vs_replica", "vs_lease", "vs_parked"):
+        connection.text(str(CreateTable(tables[table], if_not_exists=True).compile(dialect=dialect)))
+    after = 0
+    while rows := connection.rows(sql.HEAD_TEXTS, (after, PAGE_ROWS)):
+        lanes = [(*element(key, *texts), collection, key, id_) for id_, collection, key, *texts in rows]
+        connection.run_many(sql.SET_LANES, lanes)
+        after = rows[-1][0]
+
+
+STEPS: Mapping[int, Step] = {2: _replication}
 """The step that leads from the format before to each number above 1."""
 
 _EXISTS = {
@@ -49,8 +74,8 @@ def meta_of(database: Database) -> dict[str, str]:
 
     Raises:
         SchemaMismatch: it has a format that this program does not read. Nothing was changed.
-        ConfigurationError: it is no database, or cannot be opened at all.
-        Unavailable: others hold its locks.
+        ConfigurationError: it is no database, or a file that cannot be opened at all.
+        Unavailable: others hold its locks, or its server cannot be reached.
     """
     try:
         connection = database.read()
@@ -67,8 +92,20 @@ def meta_of(database: Database) -> dict[str, str]:
     except Unavailable as error:
         if database.is_busy(error):
             raise
+        if database.path is None:  # a server may be back soon; what it refuses for good, its own words tell
+            raise Unavailable(
+                f"{database.name} cannot be reached: {error.__cause__}. Nothing was changed. Try again, or correct the "
+                f"URL if that is what it says."
+            ) from error.__cause__
+        advice = ""
+        if database.dialect.code(error.__cause__ or error).startswith("SQLITE_READONLY"):
+            # SQLite wants to keep its index of the log beside the file, be it only to read.
+            advice = (
+                " Where neither the file nor its folder can be written, and nobody else writes it either, read it as "
+                "sqlite:///file:/its/path.db?immutable=1&uri=true."
+            )
         raise ConfigurationError(
-            f"{database.name} cannot be opened: {error.__cause__}. Nothing was changed."
+            f"{database.name} cannot be opened: {error.__cause__}. Nothing was changed.{advice}"
         ) from error
     if "format" not in found:
         return {}
@@ -105,6 +142,7 @@ def prepare(database: Database, first_meta: Callable[[], Mapping[str, str]]) -> 
             connection.run_many(sql.SET_META, list(first_meta().items()))
             connection.run(sql.SET_META, ("format", str(FORMAT)))
         for number in range(int(found.get("format", FORMAT)) + 1, FORMAT + 1):
+            log.info("%s is brought from format %d to %d", database.name, number - 1, number)
             STEPS[number](database, connection)
             connection.run(sql.CHANGE_META, (str(number), "format"))
     except BaseException:

@@ -13,14 +13,15 @@ from typing import Any
 
 from vstore.clock import NOTHING, Clock, Dot
 from vstore.document import Version
+from vstore.fingerprint import Lanes, element
 
-LINEAGE = ("id", "rev", "deleted", "stub", "parents", "dots", "clock", "stamp", "codec")
+LINEAGE = ("id", "rev", "deleted", "stub", "parents", "dots", "clock", "stamp", "codec", "kind")
 """The columns that `version_of` reads, in its order; `body` may follow."""
 
 
 def version_of(row: Sequence[Any], body: bytes | None = None) -> Version:
     """The version in a row of LINEAGE columns."""
-    id_, rev, deleted, stub, parents, dots, clock, stamp, codec = row
+    id_, rev, deleted, stub, parents, dots, clock, stamp, codec, kind = row
     return Version(
         rev,
         tuple(parents.split()),
@@ -32,6 +33,7 @@ def version_of(row: Sequence[Any], body: bytes | None = None) -> Version:
         body,
         bool(stub),
         id_,
+        kind,
     )
 
 
@@ -63,6 +65,11 @@ def dots_text(dots: Sequence[Dot]) -> str:
     return " ".join([f"{actor}:{n}:{prev}" for actor, n, prev in dots])
 
 
+def element_of(key: str, head: Version) -> Lanes:
+    """The element of a head, see `vstore.fingerprint`."""
+    return element(key, head.rev, dots_text(head.dots), clock_text(head.clock), head.kind)
+
+
 def version_row(id_: int, collection: int, key: str, version: Version) -> tuple[Any, ...]:
     """The whole row, in the order of the table's columns."""
     return (
@@ -77,5 +84,6 @@ def version_row(id_: int, collection: int, key: str, version: Version) -> tuple[
         clock_text(version.clock),
         version.stamp,
         version.codec,
+        version.kind,
         version.body,
     )

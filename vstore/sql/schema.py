@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import UserDefinedType
 
-FORMAT = 1
+FORMAT = 2
 """The format that this program writes. Higher ones are refused, lower ones migrated."""
 
 SEQ_BITS = 40
@@ -33,6 +33,17 @@ SEQ_BITS = 40
 
 LIVE, TOMBSTONE, RIVAL = 0, 1, 2
 """`head.state`: the only live head of its key; a tombstone; one of several live heads."""
+
+EVENTS = {
+    "grown": "a head learnt more of its past, and is the same head",
+    "moved": "a version that was here as a stub came in full; it stands behind all that were here",
+    "erase": "an erasure took bodies of the key's history",
+    "filter": "the document left the filter of this replica, which has given it up",
+    "revived": "an edit of a forgotten delete arrived, and is kept",
+    "purge": "the deleted document was forgotten",
+    "purged": "a version of a purged document was here; without its key",
+}
+"""`event.kind`, and what it tells."""
 
 tables = MetaData()
 
@@ -121,7 +132,8 @@ version = Table(
     Column("clock", _long, nullable=False, comment="what its writer had seen, and later its closure"),
     Column("stamp", BigInteger, nullable=False, comment="hybrid time of the write, microseconds since 1970 UTC"),
     Column("codec", _ascii(32), nullable=False, comment="how body is encoded; empty without body"),
-    Column("body", _body, comment="the encoded value; NULL for tombstones and stubs"),
+    Column("kind", _ascii(64), nullable=False, comment="merge:… made by a resolver; erase: tombstone of an erasure"),
+    Column("body", _body, comment="the encoded value; NULL for tombstones and stubs"),  # last: it may be long
     UniqueConstraint("collection", "key", "rev", name="vs_version_rev"),
 )
 
@@ -132,6 +144,10 @@ head = Table(
     Column("key", _key, primary_key=True, comment="as in version"),
     Column("id", BigInteger, primary_key=True, autoincrement=False, comment="version.id; the compacted feed's order"),
     Column("state", SmallInteger, nullable=False, comment="0 live alone, 1 tombstone, 2 live among live rivals"),
+    *[
+        Column(f"lane{n}", BigInteger, nullable=False, comment=f"bits {32 * n} to {32 * n + 31} of the head's element")
+        for n in range(4)
+    ],
     # With the state, a scan on SQLite and MariaDB reads the index and the versions only: half the time of the query.
     Index("vs_head_id", "id", "state"),
 )
@@ -149,7 +165,7 @@ event = Table(
     ),
     Column("collection", Integer, nullable=False, comment="collection.id"),
     Column("key", _key, nullable=False, comment="as in version"),
-    Column("kind", _ascii(16), nullable=False, comment="grown: a head learnt more of its past, and is the same head"),
+    Column("kind", _ascii(16), nullable=False, comment="what happened besides a new head: docs/storage-format.md"),
 )
 
 knowledge = Table(
@@ -170,6 +186,47 @@ actor = Table(
     Column("retired", BigInteger, nullable=False, comment="when, microseconds since 1970 UTC"),
 )
 
+forgotten = Table(
+    "vs_forgotten",
+    tables,
+    Column("partition", Integer, primary_key=True, autoincrement=False, comment="partition.id"),
+    Column("actor", _ascii(16), primary_key=True, comment="whose events"),
+    Column("base", BigInteger, nullable=False, comment="deleted keys with dots up to here may be purged"),
+)
+
+replica = Table(
+    "vs_replica",
+    tables,
+    Column("replica", _ascii(64), primary_key=True, comment="another replica of the collection"),
+    Column("partition", Integer, primary_key=True, autoincrement=False, comment="partition.id"),
+    Column("role", _ascii(16), nullable=False, comment="full, filtered, retired; only full ones hold back a purge"),
+    Column("name", _long, nullable=False, comment="what people call it: its URLs without passwords"),
+    Column("known", _long, nullable=False, comment="actor:n …, all events up to n that it has acknowledged"),
+    Column("seen", BigInteger, nullable=False, comment="when it did, microseconds since 1970 UTC"),
+)
+
+lease = Table(
+    "vs_lease",
+    tables,
+    Column("name", _ascii(255), primary_key=True, comment="for what: sync:…, settle:…"),
+    Column("holder", _ascii(255), nullable=False, comment="by whom; empty when it was given back"),
+    Column("token", BigInteger, nullable=False, comment="rises with each holder; what an older one writes fails"),
+    Column("until", BigInteger, nullable=False, comment="when it ends, microseconds since 1970 UTC"),
+)
+
+parked = Table(
+    "vs_parked",
+    tables,
+    Column("collection", Integer, primary_key=True, autoincrement=False, comment="collection.id"),
+    Column("kind", _ascii(16), primary_key=True, comment="row: cannot be applied; conflict: not settled"),
+    Column("key", _key, primary_key=True, comment="as in version"),
+    Column("name", _ascii(255), primary_key=True, comment="of the link, or of the resolver"),
+    Column("rev", _ascii(48), nullable=False, comment="which version, or a digest of which siblings"),
+    Column("reason", _long, nullable=False, comment="for people"),
+    Column("since", BigInteger, nullable=False, comment="when it was first so, microseconds since 1970 UTC"),
+    Column("tries", Integer, nullable=False, comment="how often it was tried"),
+)
+
 checkpoint = Table(
     "vs_checkpoint",
     tables,
@@ -187,7 +244,7 @@ def complete() -> MetaData:
     for table in tables.tables.values():
         for dialect in ("mysql", "mariadb"):
             table.dialect_options[dialect]["engine"] = "InnoDB"
-    for table in (head, knowledge):
+    for table in (head, knowledge, forgotten):
         table.dialect_options["sqlite"]["with_rowid"] = False
     for dialect in ("sqlite", "postgresql"):  # MariaDB has no partial index and pays for a whole one
         _rivals.dialect_options[dialect]["where"] = head.c.state == RIVAL

@@ -1,4 +1,4 @@
-"""When two functions are the same: so that a view is built again when its definition has changed, and only then.
+"""When two functions are the same: so that a view is built anew, or a filter asked again, when it has changed.
 
 A function is its instructions with their constants, its defaults, the values that
 it closes over and the globals that its code names, and so on through the functions
@@ -145,8 +145,8 @@ class _Walk:
             reduced = registered(value) if registered is not None else value.__reduce_ex__(4)
         except Exception as error:
             raise ConfigurationError(
-                f"whether a view's functions have changed cannot be told: they refer to {value!r} of type "
-                f"{type(value).__name__}, which has no lasting form ({error}). Nothing was done. Give the view a "
+                f"whether a function has changed cannot be told: it refers to {value!r} of type "
+                f"{type(value).__name__}, which has no lasting form ({error}). Nothing was done. Give it a "
                 f"version=, or make that object inside the function."
             ) from error
         self._say("object", f"{type(value).__module__}.{type(value).__qualname__}")
@@ -165,7 +165,8 @@ class _Walk:
         if top in self._own:
             return False
         file = getattr(sys.modules.get(module or ""), "__file__", None) or ""
-        return top in sys.stdlib_module_names or top in ("mapreduce", "vstore") or "site-packages" in file
+        known = top in sys.stdlib_module_names or top in ("mapreduce", "replication", "vstore")
+        return known or "site-packages" in file
 
     def _say(self, what: str, text: str) -> None:
         data = text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,1 @@
+"""Replication measured beside what moves the same documents without it: `python -m benchmarks.replication`."""

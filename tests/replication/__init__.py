@@ -1,0 +1,1 @@
+"""Replication: the pieces by themselves, between real databases, and a ring of daemons in which all goes wrong."""
