@@ -30,8 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--packages", type=Path, metavar="FILE", help="debian-packages.jsonl.gz (default: left out)")
     parser.add_argument("--folder", type=Path, help="where files go: a disk, not tmpfs (default: the temporary folder)")
     options = parser.parse_args(arguments)
-    logging.getLogger("replication").setLevel(logging.ERROR)  # differences without a cause are made here on purpose
-    with tempfile.TemporaryDirectory(prefix="vstore-benchmark-", dir=options.folder) as name:
+    with _unalarmed(), tempfile.TemporaryDirectory(prefix="vstore-benchmark-", dir=options.folder) as name:
         folder = Path(name)
         os.environ["VSTORE_STATE"] = str(folder / "state")  # of this process and those it starts
         for line in machine(folder):
@@ -57,6 +56,18 @@ def _lines(options: argparse.Namespace, folder: Path) -> Iterator[Line]:
             server = next((each for each in options.server if each.startswith("postgres")), None)
             with scratch(folder, server) if server else contextlib.nullcontext(files) as fresh:
                 yield from case.lines(options.packages, files, fresh)
+
+
+@contextlib.contextmanager
+def _unalarmed() -> Iterator[None]:
+    """Inside, differences without a cause are not warned of: they are made here on purpose."""
+    log = logging.getLogger("replication")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 TITLES = {"postgresql": "PostgreSQL", "mariadb": "MariaDB"}
