@@ -60,6 +60,7 @@ SOCKET_BYTES = 100
 """How long the path of a socket may be: systems allow from 104 bytes, with a zero at the end."""
 
 _VARIABLE = re.compile(r"\$\{(\w*)\}")
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)(?!\$\{)[^\s@]+(?=@)")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _HISTORIES: dict[str, History] = {"heads": "heads", "all": "all"}
@@ -142,7 +143,7 @@ def config_of(file: str | Path, environment: Mapping[str, str] | None = None) ->
 def _tables(path: Path) -> tuple[dict[str, Any], str]:
     """What a file says as TOML, and its text."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a mark
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}. Nothing was done.") from error
     except UnicodeDecodeError as error:
@@ -209,7 +210,8 @@ class _Reader:
         """Notes a mistake."""
         line = line_at(self._lines, place)
         where = f"{self._path}, line {line}" if line is not None else str(self._path)
-        self._mistakes.append((line or 0, f"{where}: {problem}"))
+        without_passwords = _PASSWORD.sub(r"\1***", problem)  # a log is read by more people than the file
+        self._mistakes.append((line or 0, f"{where}: {without_passwords}"))
 
     def socket(self, tables: dict[str, Any]) -> Path:
         """Where the daemon listens. Raises ConfigurationError with what is wrong with that."""
@@ -324,7 +326,10 @@ class _Reader:
             given = [given]
         if not given:
             raise _Mistake("name at least one URL.")
-        return tuple(self._url(self._text(each)) for each in given)
+        urls = tuple(self._url(self._text(each)) for each in given)
+        if len({_identity(url) for url in urls}) < len(urls):
+            raise _Mistake("a database stands there twice. Each shard is one of its own: remove one.")
+        return urls
 
     def _url(self, given: str) -> str:
         url = self._expanded(given)
@@ -362,6 +367,8 @@ class _Reader:
             raise _Mistake(f"{error.message} {_nearest_resolver(text)}".rstrip()) from error
 
     def _filter(self, given: Any, place: Place) -> Filter | None:
+        if not isinstance(given, dict):
+            raise _Mistake('write a table, such as { prefix = "fr/" }.')
         before = len(self._mistakes)
         table = _Table(self, place, given, "a filter")
         prefix = table.get("prefix", lambda value, _place: self._text(value), "")
@@ -529,5 +536,7 @@ def _nearest_resolver(given: str) -> str:
 
 def _shown(value: Any) -> str:
     """A value as the file has it, or nearly."""
+    if isinstance(value, dict):
+        return "{…}"
     shown = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
     return shown if len(shown) <= 80 else f"{shown[:79]}…"

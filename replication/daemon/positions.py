@@ -27,10 +27,12 @@ def lines_of(text: str) -> dict[Path, int]:
             *outer, last = _names(line[header.end() :])
             for name in outer:
                 table = (*table, name)
+                found.setdefault(table, number)
                 if table in arrays:
                     table = (*table, arrays[table])
             table = (*table, last)
             if header[1] == "[[":
+                found.setdefault(table, number)
                 arrays[table] = arrays.get(table, -1) + 1
                 table = (*table, arrays[table])
             found.setdefault(table, number)

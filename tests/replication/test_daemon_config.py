@@ -158,7 +158,7 @@ ENDS = 'source = "sqlite:///a.db"\ntarget = "sqlite:///b.db"\n'
         ("reconcile = 6", "reconcile = 6", 'write a duration with its unit, such as "500ms"'),
         ("reconcile = '6 parsecs'", "reconcile = '6 parsecs'", "write a duration with its unit"),
         ("poll = '0s'", "poll = '0s'", "write a duration"),
-        ("filter = 'fr/'", "a filter is 'fr/'", "Write a table"),
+        ("filter = 'fr/'", "filter = 'fr/'", 'write a table, such as { prefix = "fr/" }'),
         ("filter = {}", "leaves nothing out", ""),
         ("filter = { prefx = 'a' }", "a filter has no setting 'prefx'", "Did you mean 'prefix'?"),
         ("filter = { fields = 'a' }", "fields = 'a'", "write a table of values"),
@@ -225,6 +225,48 @@ def test_a_password_is_in_no_message(tmp_path: Path) -> None:
     assert "line 3" in mistake
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[replication]]\nname = "a"\nsource = "postgres+nothing://me:secret@host/app"\ntarget = "sqlite:///b.db"\n',
+        '[replication]\nsource = "postgresql://me:secret@host/app"\n',
+        '[[replication]]\nname = "a"\nsource = ["mongodb://me:secret@host/app"]\ntarget = "sqlite:///b.db"\n',
+    ],
+)
+def test_nor_is_one_that_stands_in_the_file(tmp_path: Path, text: str) -> None:
+    """Mistakes end up in the log, which more people may read."""
+    [mistake] = mistakes(tmp_path, text)
+
+    assert "secret" not in mistake
+
+
+def test_a_database_is_one_shard(tmp_path: Path) -> None:
+    twice = f'["sqlite:///{tmp_path}/a.db", "sqlite:///a.db"]'
+    text = f'[[replication]]\nname = "a"\nsource = {twice}\ntarget = "sqlite:///b.db"\n'
+
+    [mistake] = mistakes(tmp_path, text)
+
+    assert "line 3" in mistake
+    assert "a database stands there twice" in mistake
+
+
+def test_a_file_that_ends_the_program_is_a_mistake_like_any_other(tmp_path: Path) -> None:
+    """And does not end the daemon, or a reload of it."""
+    (tmp_path / "ends_itself.py").write_text("import sys\nsys.exit(3)\n")
+    text = f'[[replication]]\nname = "a"\n{ENDS}resolver = "ends_itself.py:merge"\n'
+
+    [mistake] = mistakes(tmp_path, text)
+
+    assert "cannot be imported: SystemExit: 3" in mistake
+
+
+def test_a_mark_at_the_beginning_of_the_file_is_no_part_of_it(tmp_path: Path) -> None:
+    """As some editors write it."""
+    (tmp_path / "replicator.toml").write_text(f'\ufeff[[replication]]\nname = "a"\n{ENDS}', encoding="utf-8")
+
+    assert config_of(tmp_path / "replicator.toml").replications[0].name == "a"
+
+
 def test_what_is_missing_is_named_at_the_replication_that_misses_it(tmp_path: Path) -> None:
     text = f'[[replication]]\nname = "a"\n{ENDS}\n[[replication]]\nname = "b"\n'
 
@@ -236,12 +278,16 @@ def test_what_is_missing_is_named_at_the_replication_that_misses_it(tmp_path: Pa
 
 
 def test_all_mistakes_are_named_at_once_in_the_order_of_lines(tmp_path: Path) -> None:
-    text = f'[replicator]\nthreads = 0\n\n[[replication]]\nname = "a"\n{ENDS}pol = 1\n[replicater]\n'
+    text = (
+        f'[replicator]\nthreads = 0\n\n[[replication]]\nname = "a"\n{ENDS}pol = 1\n'
+        "[replicater]\n[[replications]]\n[daemon.log]\n"
+    )
 
     found = mistakes(tmp_path, text)
 
-    assert [mistake.partition(": ")[0].rpartition(" ")[2] for mistake in found] == ["2", "8", "9"]
+    assert [mistake.partition(": ")[0].rpartition(" ")[2] for mistake in found] == ["2", "8", "9", "10", "11"]
     assert "Did you mean 'replicator'?" in found[2]
+    assert "Did you mean 'replication'?" in found[3]
 
 
 def test_a_name_is_given_once(tmp_path: Path) -> None:
@@ -330,7 +376,7 @@ prefix = '['
 d = { e = 1 }
 '''
     lines = lines_of(text)
-    found: dict[Any, int | None] = {place: line for place, line in lines.items() if len(place) > 1 or place == ("top",)}
+    found: dict[Any, int | None] = {place: line for place, line in lines.items() if place not in (("a",), ("list",))}
 
     assert found == {
         ("top",): 1,

@@ -59,7 +59,7 @@ def module_of(path: Path) -> Any:
         sys.path.insert(0, folder)
     try:
         module = importlib.import_module(path.stem)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself ends nothing here
         raise click.UsageError(f"{path} cannot be imported: {type(error).__name__}: {error}.") from error
     found = getattr(module, "__file__", None)
     if not found or Path(found).resolve() != path.resolve():
