@@ -17,7 +17,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from replication.sync import Report, sync
+from replication.sync import PartialSync, Report, sync
 
 if TYPE_CHECKING:
     from replication.filters import Filter
@@ -32,7 +32,7 @@ _HOMES = {
     "Status": "replication.replicator",
 }
 
-__all__ = ["Filter", "LeaseHeld", "Replicator", "Report", "Status", "sync"]
+__all__ = ["Filter", "LeaseHeld", "PartialSync", "Replicator", "Report", "Status", "sync"]
 
 
 def __getattr__(name: str) -> Any:

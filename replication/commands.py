@@ -78,7 +78,7 @@ def sync_command(
     versions as siblings, unless a --resolver settles them: winner, last_write, json3 (three-way merge), or a
     function(conflict) of yours. A store that is not there yet is made.
     """
-    from replication.sync import sync
+    from replication.sync import one_by_one, sync
 
     settle = resolver_of(resolver) if resolver is not None else None
     wanted = _filter_of(prefix, predicate)
@@ -88,7 +88,8 @@ def sync_command(
         absent = [name for name in collections if name not in known]
         if absent or not known:
             raise NotFound(f"neither store has {f'a collection {absent[0]!r}' if absent else 'any collection'}.")
-        for name in collections or known:
+
+        def sync_collection(name: str) -> None:
             report = sync(
                 here[name], there[name], settle, filter=wanted, history=history, on_batch=_counting(name, talk)
             )
@@ -99,6 +100,11 @@ def sync_command(
             else:
                 text(f"{plain(name)}: {_words(report, waiting)}")
             flush()
+
+        if len(collections) == 1:
+            sync_collection(collections[0])  # its own error has an exit code of its own
+        else:
+            one_by_one(collections or known, sync_collection)
 
 
 @click.command("replicate")

@@ -3,21 +3,24 @@
 One handshake and a pull in each direction, and then, if there is a resolver, the
 conflicts are settled at one side and the settlements pulled by the other. The rev
 of a merge follows from what was merged, so sides that resolve by themselves agree
-as well.
+as well. Of two stores, a collection that fails does not keep up the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from replication import route
 from replication.filters import Filter
 from replication.handshake import Handshake
+from replication.lease import LeaseHeld
 from replication.pull import Progress, Pulled, pull
 from replication.resolve import Settler
 from replication.scope import History, Scope
 from vstore.collection import Collection
+from vstore.errors import StoreError, Unavailable
 from vstore.handle import Handle
 from vstore.resolvers import Resolver
 from vstore.store import Store
@@ -47,6 +50,22 @@ class Report:
             f"{self.to_b.rows} rows to the second, {self.to_a.rows} to the first, "
             f"{len(self.resolved)} conflicts resolved, {self.conflicts} left"
         )
+
+
+class PartialSync(StoreError):
+    """Some collections of two stores could not be synced; the others were.
+
+    `failed` has the error of each by name, `report` what was done all the same.
+    The next sync goes on from there.
+    """
+
+    def __init__(self, message: str, failed: Mapping[str, StoreError], report: Report) -> None:
+        super().__init__(message)
+        self.failed = failed
+        self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.failed, self.report)
 
 
 def sync(
@@ -82,14 +101,54 @@ def sync(
         LeaseHeld: somebody else is replicating the same two.
         Unavailable: a database failed. What has been moved stays, and the next
             call goes on from there.
+        PartialSync: of two stores, collections failed for another reason than
+            that a database did: all others have been synced.
     """
     route.check(a, b)
     report = Report()
-    for pair in route.pairs(a, b, None, both=True):
-        _sync_collection(pair, resolver, report, Scope(filter, history), on_batch)
+    pairs = {pair.source.name: pair for pair in route.pairs(a, b, None, both=True)}
+
+    def sync_collection(name: str) -> None:
+        _sync_collection(pairs[name], resolver, report, Scope(filter, history), on_batch)
         if progress is not None:
-            progress(pair.source.name, report)
+            progress(name, report)
+
+    if isinstance(a, Collection):
+        sync_collection(a.name)
+    else:
+        one_by_one(list(pairs), sync_collection, report)
     return report
+
+
+def one_by_one(names: Sequence[str], work: Callable[[str], None], report: Report | None = None) -> None:
+    """Does the work for each collection; the error of one does not keep up the others.
+
+    Args:
+        report: what the work has done, for the error.
+
+    Raises:
+        Unavailable: a database failed, so the others would only wait as long for
+            the same. Notes say what had failed before.
+        PartialSync: the work failed for some of them, for other reasons.
+    """
+    failed: dict[str, StoreError] = {}
+    for name in names:
+        try:
+            work(name)
+        except StoreError as error:
+            if isinstance(error, Unavailable) and not isinstance(error, LeaseHeld):
+                for other, earlier in failed.items():
+                    error.add_note(f"Before that, {other!r} could not be synced: {earlier}")
+                raise
+            failed[name] = error
+    if failed:
+        causes = "\n".join(f"{name!r}: {error}" for name, error in failed.items())
+        raise PartialSync(
+            f"{len(failed)} of {len(names)} collections could not be synced; all that could be done for the others is "
+            f"done.\n{causes}",
+            failed,
+            report or Report(),
+        ) from next(iter(failed.values()))
 
 
 def _sync_collection(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ import pytest
 import replication.batches
 import replication.feed
 import vstore
-from replication import sync
+from replication import PartialSync, sync
 from replication.feed import Feed
 from replication.lease import LeaseHeld
 from tests.simulation.oracle import Lineage
@@ -244,7 +245,7 @@ def test_two_syncs_of_the_same_replicas_do_not_interleave(pair: Pair, monkeypatc
 
     def rival() -> None:
         with pytest.raises(LeaseHeld) as told:
-            sync(a, b)
+            sync(a["notes"], b["notes"])
         refused.append(told.value)
 
     _before_page(monkeypatch, 1, rival)
@@ -281,9 +282,53 @@ def test_replicas_that_differ_in_partitions_are_refused(pair: Pair) -> None:
     b.create("notes", partitions=16)
 
     with pytest.raises(ConfigurationError, match="64 partitions and 'notes' 16"):
-        sync(a, b)
+        sync(a["notes"], b["notes"])
 
     assert len(b["notes"]) == 0
+
+
+def test_a_collection_that_fails_does_not_keep_up_the_others(pair: Pair) -> None:
+    """Of three collections the second and the third do not fit; the error names both, and what was done."""
+    a, b = pair
+    a["notes"]["k"] = 1
+    for name in ("plans", "tasks"):
+        a.create(name, partitions=64)["k"] = 1
+        b.create(name, partitions=16)
+    b["words"]["w"] = 2
+
+    with pytest.raises(PartialSync) as told:
+        sync(a, b)
+
+    assert {name: type(error) for name, error in told.value.failed.items()} == {
+        "plans": ConfigurationError,
+        "tasks": ConfigurationError,
+    }
+    assert "2 of 4 collections" in str(told.value)
+    assert "'tasks': 'tasks' has 64 partitions" in str(told.value)
+    assert (told.value.report.to_b.new, told.value.report.to_a.new) == (1, 1)
+    assert b["notes"]["k"] == 1
+    assert a["words"]["w"] == 2
+    copied = pickle.loads(pickle.dumps(told.value))
+    assert (str(copied), copied.report) == (str(told.value), told.value.report)
+
+
+def test_a_database_that_fails_ends_a_sync_at_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collections after it would only wait as long for the same; what had failed before it is told as well."""
+    a, b = pair
+    a.create("notes", partitions=64)["k"] = 1
+    b.create("notes", partitions=16)
+    a["tasks"]["t"] = 1
+    a["words"]["w"] = 2
+
+    def failing(*_args: Any) -> Any:
+        raise vstore.Unavailable("the network was cut")
+
+    with monkeypatch.context() as broken, pytest.raises(vstore.Unavailable, match="the network was cut") as told:
+        broken.setattr(Shard, "apply", failing)
+        sync(a, b)
+
+    assert ["'notes' could not be synced" in note for note in told.value.__notes__] == [True]
+    assert "words" not in b
 
 
 def test_a_store_is_not_synced_with_itself(local: Store) -> None:

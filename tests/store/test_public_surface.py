@@ -107,7 +107,7 @@ NAMES = {
         "view",
         "views",
     ],
-    "replication": ["Filter", "LeaseHeld", "Replicator", "Report", "Status", "sync"],
+    "replication": ["Filter", "LeaseHeld", "PartialSync", "Replicator", "Report", "Status", "sync"],
 }
 
 
