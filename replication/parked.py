@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from replication.handshake import Place, link_of, place
+from vstore.backoff import waited_seconds
 from vstore.clock import Knowledge
 from vstore.document import Version
 from vstore.handle import Handle
@@ -26,7 +27,8 @@ KIND = "row"
 REASON_CHARACTERS = 2_000
 
 RETRY_SECONDS = 1.0
-"""How long after it was parked a row is first tried again; each time it takes twice as long, up to an hour."""
+LONGEST_SECONDS = 3_600.0
+"""How long after it was parked a row is first tried again, and each time twice as long, up to the longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,7 @@ class Parked:
 
     def is_due(self, now_us: int) -> bool:
         """Whether it is time to try it again."""
-        doublings = min(self.tries, 12)
-        waited: float = (2**doublings - 1) * RETRY_SECONDS + (self.tries - doublings) * 3600
-        return now_us >= self.since_us + int(waited * 1_000_000)
+        return now_us >= self.since_us + waited_seconds(self.tries, RETRY_SECONDS, LONGEST_SECONDS) * 1_000_000
 
 
 def parked(target: Handle) -> list[Parked]:

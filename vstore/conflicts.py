@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from vstore.backoff import waited_seconds
 from vstore.codecs import Codec
 from vstore.document import Document, Version, ancestors_of, lowest
 from vstore.errors import HistoryPruned, InvalidDocument, NotFound, ResolverError, StoreError
@@ -31,7 +32,8 @@ MERGE = "merge:"
 """The kind of a version that a resolver made begins so; the resolver's `identity` follows."""
 
 RETRY_SECONDS = 60.0
-"""How long after it was first asked a resolver is asked again about the same siblings; then twice as long each time."""
+LONGEST_SECONDS = 86_400.0
+"""How long after it was first asked a resolver is asked again about the same siblings, and each time twice as long."""
 
 REASON_LENGTH = 1_000
 """How much of a reason is kept: an exception may say anything."""
@@ -55,9 +57,7 @@ class Unsettled:
 
     def is_due(self, now_us: int) -> bool:
         """Whether it is time to ask again about the same siblings."""
-        doublings = min(self.tries, 11)
-        waited: float = (2**doublings - 1) * RETRY_SECONDS + (self.tries - doublings) * 86_400
-        return now_us >= self.since_us + waited * 1_000_000
+        return now_us >= self.since_us + waited_seconds(self.tries, RETRY_SECONDS, LONGEST_SECONDS) * 1_000_000
 
 
 def keys_in_conflict(handle: Handle, prefix: str = "") -> Iterator[str]:
