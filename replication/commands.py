@@ -78,16 +78,20 @@ def sync_command(
     versions as siblings, unless a --resolver settles them: winner, last_write, json3 (three-way merge), or a
     function(conflict) of yours. A store that is not there yet is made.
     """
+    from replication.route import check
     from replication.sync import one_by_one, sync
 
     settle = resolver_of(resolver) if resolver is not None else None
     wanted = _filter_of(prefix, predicate)
     talk = Talk(pause_seconds=1.0)
     with opened(urls, create=True) as here, Store(*others) as there:
+        check(here, there)
         known = sorted({*here.collections(), *there.collections()})
         absent = [name for name in collections if name not in known]
         if absent or not known:
-            raise NotFound(f"neither store has {f'a collection {absent[0]!r}' if absent else 'any collection'}.")
+            raise NotFound(
+                f"neither store has {f'a collection {absent[0]!r}' if absent else 'any collection'}. Nothing was moved."
+            )
 
         def sync_collection(name: str) -> None:
             report = sync(
@@ -111,6 +115,7 @@ def sync_command(
 @click.argument("collections", metavar="[COLLECTION]...", nargs=-1)
 @click.option("--to", "targets", multiple=True, required=True, metavar="URL", help="The target; for its shards.")
 @click.option("--live", is_flag=True, help="Go on with what is written from now on, until interrupted.")
+@click.option("--both", is_flag=True, help="Take from the target into this store as well.")
 @click.option("--resolver", metavar="NAME|FILE.py:FUNCTION", help="Settle conflicts that this makes at the target.")
 @_what_options
 @json_option
@@ -119,6 +124,7 @@ def replicate_command(
     collections: tuple[str, ...],
     targets: tuple[str, ...],
     live: bool,
+    both: bool,
     resolver: str | None,
     prefix: str,
     predicate: str | None,
@@ -126,7 +132,7 @@ def replicate_command(
     as_json: bool,
     urls: tuple[str, ...],
 ) -> None:
-    """Take into another store what it lacks of this one; this one is only read.
+    """Take into another store what it lacks of this one; unless --both is said, this one is only read.
 
     All collections, or those named. It goes on where an earlier run has ended. With --live an end that goes away is
     waited for; an interrupt ends it after the batch under way. A target that is not there yet is made.
@@ -136,13 +142,14 @@ def replicate_command(
     settle = resolver_of(resolver) if resolver is not None else None
     wanted = _filter_of(prefix, predicate)
     with opened(urls) as source, Store(*targets) as target:
-        absent = sorted({*collections} - {*source.collections()})
+        absent = sorted({*collections} - {*source.collections(), *(target.collections() if both else ())})
         if absent and not live:
             raise NotFound(f"the store has no collection {absent[0]!r}. Nothing was moved.")
         replicator = Replicator(
             source,
             target,
             live=live,
+            both=both,
             filter=wanted,
             resolver=settle,
             history=history,
@@ -166,6 +173,8 @@ def _counting(name: str, talk: Talk) -> Callable[[Progress], None]:
     """Progress of a collection on stderr, while rows move."""
 
     def count(progress: Progress) -> None:
+        if not (progress.pulled.rows or progress.pending):
+            return  # the way that has nothing to do
         done = f", {100 * (1 - progress.pending / progress.of):.0f} %" if progress.of else ""
         talk.now(f"{plain(name)}: {counted(progress.pulled.rows, 'row')}{done}")
 

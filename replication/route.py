@@ -61,8 +61,9 @@ def check(source: Store | Collection, target: Store | Collection) -> None:
     # A copied file has the same ids as its original until it is written; what proves actors tells them apart.
     shared = {shard.proof.name for shard in ends[0].shards} & {shard.proof.name for shard in ends[1].shards}
     if shared and not apart:
+        name = " ".join(shard.database.name for shard in ends[0].shards)
         raise ConfigurationError(
-            f"a replication of {source!r} with itself refused: both ends are the same databases. Nothing was moved. "
+            f"a replication of {name} with itself refused: both ends are the same databases. Nothing was moved. "
             f"Give the URLs of two replicas."
         )
 

@@ -101,6 +101,15 @@ def resume(ctx: click.Context, name: str | None, socket: str | None, file: str |
     _asked(ctx, socket, file, "resume", name)
 
 
+@command.command("reload")
+@_socket_option
+@_config_option
+@click.pass_context
+def reload(ctx: click.Context, socket: str | None, file: str | None) -> None:
+    """Let the daemon read its file again, as SIGHUP does. A file with mistakes changes nothing."""
+    _asked(ctx, socket, file, "reload", None)
+
+
 @command.command("stop")
 @_socket_option
 @_config_option

@@ -17,6 +17,8 @@ from replication.daemon import logs
 from replication.daemon.config import Config
 from replication.daemon.control import Control
 from replication.daemon.supervisor import STOP_SECONDS, Supervisor
+from vstore.cli.output import counted
+from vstore.errors import ConfigurationError
 
 try:
     import resource
@@ -53,14 +55,15 @@ def run(config: Config) -> None:
         with wishes.heard():
             supervisor.start()
             log.info(
-                "started: %d replications on %d threads",
-                len(supervisor.statuses()),
-                settings.threads,
+                "started: %s on %s",
+                counted(len(supervisor.statuses()), "replication"),
+                counted(settings.threads, "thread"),
                 extra={"socket": str(settings.socket)},
             )
             while not wishes.ended:
                 if wishes.next() == "reload":
-                    supervisor.reload()
+                    with contextlib.suppress(ConfigurationError):  # which is in the log
+                        supervisor.reload()
             _ends_in_time(END_SECONDS)
             began = time.monotonic()
             log.info("ending")

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from replication.daemon.config import Config, Replication, config_of, shown
 from replication.daemon.stores import Stores
 from replication.replicator import Replicator, Status
+from vstore.cli.output import counted
 from vstore.errors import ConfigurationError, NotFound
 
 log = logging.getLogger("replication")
@@ -111,15 +112,18 @@ class Supervisor:
         """Reads the file again: what is new begins, what is gone or has changed ends or begins anew, the rest goes on.
 
         What the daemon itself is set to, and the code of Python files, stays as
-        it was when it started. A file with mistakes changes nothing, and they
-        are logged.
+        it was when it started.
+
+        Raises:
+            ConfigurationError: the file has mistakes, which are logged as well.
+                Nothing was changed.
         """
         try:
             config = config_of(self.config.path)
         except ConfigurationError as error:
             for line in str(error).splitlines():
                 log.error("not reloaded: %s", line)
-            return
+            raise
         if config.settings != self.config.settings:
             log.warning("settings in [replicator] take effect when the daemon is started again")
         wanted = {each.name: each for each in config.replications}
@@ -138,7 +142,7 @@ class Supervisor:
                     self._add(definition)
             self.config = Config(config.path, self.config.settings, config.replications)
             self._changed.notify_all()
-        log.info("reloaded, %d replications", len(wanted))
+        log.info("reloaded: %s", counted(len(wanted), "replication"))
 
     # --- inside ------------------------------------------------------------------------------------------------------
 

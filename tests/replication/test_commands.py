@@ -65,6 +65,20 @@ def test_replicate_takes_what_is_asked_for(here: str, tmp_path: Path) -> None:
     assert [version["value"]["n"] for version in history] == [3, 1]
 
 
+def test_replicate_takes_both_ways_if_that_is_asked_for(here: str, tmp_path: Path) -> None:
+    """Also a collection that only the target has."""
+    there = f"sqlite:///{tmp_path}/there.db"
+    with library.open(there) as store:
+        store["notes"]["own"], store["more"]["m"] = 1, 2
+
+    done = vstore("replicate", "notes", "more", "--both", "--to", there, store=here)
+
+    assert done.exit_code == 0, done.stderr
+    assert content(here)["more"] == content(there)["more"] == {"m": 2}
+    assert content(here)["notes"] == content(there)["notes"] == {"fr/1": {"n": 3}, "de/1": {"n": 2}, "own": 1}
+    assert "tasks" not in content(there)
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [

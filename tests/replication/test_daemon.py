@@ -425,12 +425,27 @@ def test_a_signal_to_reload_begins_what_is_new_and_ends_what_is_gone(
     one.running.send_signal(signal.SIGHUP)
     fill(f"sqlite:///{tmp_path}/c.db", 6)
     one.until(lambda status: status["new"] == 6, "c")
+    refused = command("replicator", "reload", "--socket", str(one.socket))
 
+    assert refused.exit_code == 1
+    assert "no setting 'mistake'" in refused.stderr
     assert [each["name"] for each in asked(one.socket, "status")] == ["b", "c", "a"]
     assert kept["turns"] > before["turns"]  # it went on
     assert changed["new"] == 0
     one.signal(signal.SIGTERM)
     assert "no setting 'mistake'" in one.log.decode()
+
+
+def test_the_command_to_reload_is_as_good_as_the_signal(daemon: Callable[..., Daemon], ends: tuple[str, str]) -> None:
+    """When it returns, the daemon goes by the new file."""
+    one = daemon(replication_of(*ends))
+    one.until(lambda status: True)
+    one.write(replication_of(*ends, name="other"))
+
+    done = command("replicator", "reload", "--config", str(one.config))
+
+    assert done.exit_code == 0
+    assert [each["name"] for each in asked(one.socket, "status")] == ["other"]
 
 
 def test_what_is_wrong_with_the_file_is_said_at_once(tmp_path: Path) -> None:
