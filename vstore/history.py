@@ -19,6 +19,7 @@ from vstore.reading import Reading
 from vstore.scan import CHUNK_ROWS, FIRST_ROWS, bodies_of, ends_of, next_limit, parted
 from vstore.slices import Slice
 from vstore.snapshot import cut
+from vstore.sql import lineages
 from vstore.sql import statements as sql
 from vstore.sql.database import Database
 from vstore.sql.rows import version_of
@@ -27,8 +28,7 @@ from vstore.sql.rows import version_of
 def versions_of(handle: Handle, key: str) -> dict[str, Version]:
     """Every version of a key that this store holds, by rev, without bodies."""
     shard, definition, _part = handle.place(key)
-    rows = shard.database.ask(sql.VERSIONS(1), (definition.id, key))
-    return {version.rev: version for version in (version_of(row[1:]) for row in rows)}
+    return lineages.versions_of(shard.database.ask, definition.id, [key])[key]
 
 
 def version_at(handle: Handle, key: str, rev: str) -> Version:

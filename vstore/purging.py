@@ -28,16 +28,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vstore.batch import Purge
-from vstore.document import Version
+from vstore.document import Entry, Version
 from vstore.errors import ConfigurationError
 from vstore.handle import Handle
 from vstore.partition import part_of
 from vstore.replicas import DAY_US, Registry, registry
 from vstore.shard import Definition, Shard
 from vstore.sql import statements as sql
-from vstore.sql.database import Connection
-from vstore.sql.rows import version_of
-from vstore.sql.statements import chunks
+from vstore.sql.lineages import heads_of, versions_of
 
 GRACE_DAYS = 7.0
 PAGE_KEYS = 200
@@ -126,8 +124,8 @@ def purge(
     total = Purged(expired=tuple(each.name for each in standing.replicas if each.expired))
     for shard, definition, _first, _end in handle.runs():
         for keys in _pages(shard, definition, prefix):
-            page = _look(shard, definition, keys)
-            total = _purge_page(shard, definition, page, waiting, now_us - round(grace_days * DAY_US), dry_run, total)
+            oldest_us = now_us - round(grace_days * DAY_US)
+            total = _purge_page(shard, definition, keys, waiting, oldest_us, dry_run, total)
             if progress is not None:
                 progress(total)
     return total
@@ -144,24 +142,6 @@ def events_of(versions: Iterable[Version]) -> dict[str, int]:
     return last
 
 
-@dataclass(slots=True)
-class _Found:
-    """One key with a tombstone: all its versions without bodies, and the revs of its heads."""
-
-    part: int
-    versions: dict[str, Version] = field(default_factory=dict)
-    heads: set[str] = field(default_factory=set)
-
-    @property
-    def is_deleted(self) -> bool:
-        return bool(self.heads) and all(self.versions[rev].deleted for rev in self.heads if rev in self.versions)
-
-    @property
-    def deleted_us(self) -> int:
-        """When it was last deleted."""
-        return max(self.versions[rev].stamp for rev in self.heads)
-
-
 def _pages(shard: Shard, definition: Definition, prefix: str) -> Iterator[list[str]]:
     """The keys that have a tombstone, some at a time."""
     after, statement = prefix, sql.TOMBSTONES_FROM
@@ -175,49 +155,47 @@ def _pages(shard: Shard, definition: Definition, prefix: str) -> Iterator[list[s
         after, statement = page[-1], sql.TOMBSTONES
 
 
-def _look(shard: Shard, definition: Definition, keys: Sequence[str]) -> dict[str, _Found]:
-    """What there is of each key, as it was at one instant."""
+def _deleted(shard: Shard, definition: Definition, keys: Sequence[str]) -> dict[str, Entry]:
+    """Those of the keys that are deleted, and what there is of each, as it was at one instant."""
     with shard.database.snapshot() as connection:
-        return _read(connection, definition, keys)
-
-
-def _read(connection: Connection, definition: Definition, keys: Sequence[str]) -> dict[str, _Found]:
-    found = {key: _Found(part_of(key, definition.partitions)) for key in keys}
-    for chunk in chunks(keys):
-        for key, *lineage in connection.rows(sql.VERSIONS(len(chunk)), [definition.id, *chunk]):
-            version = version_of(lineage)
-            found[key].versions[version.rev] = version
-        for key, _state, *lineage in connection.rows(sql.HEADS(len(chunk)), [definition.id, *chunk]):
-            found[key].heads.add(version_of(lineage).rev)
-    return found
+        heads = heads_of(connection.rows, definition.id, keys)
+        versions = versions_of(connection.rows, definition.id, keys)
+    entries = {key: Entry(heads[key], versions[key]) for key in keys}
+    return {
+        key: entry
+        for key, entry in entries.items()
+        if entry.heads and all(head.deleted for head in entry.heads.values())
+    }
 
 
 def _purge_page(
     shard: Shard,
     definition: Definition,
-    page: Mapping[str, _Found],
+    keys: Sequence[str],
     waiting: _Waiting,
     oldest_us: int,
     dry_run: bool,
     total: Purged,
 ) -> Purged:
-    deleted = {key: found for key, found in page.items() if found.is_deleted}
+    deleted = _deleted(shard, definition, keys)
     young = held = 0
     ready: defaultdict[int, list[str]] = defaultdict(list)
     needed: defaultdict[int, dict[str, int]] = defaultdict(dict)
     stables: dict[int, dict[str, int]] = {}
-    for key, found in deleted.items():
-        stable = stables.setdefault(found.part, waiting.registry.stable(found.part))
-        events = events_of(found.versions.values())
-        if found.deleted_us > oldest_us:
+    for key, entry in deleted.items():
+        part = part_of(key, definition.partitions)
+        if part not in stables:
+            stables[part] = waiting.registry.stable(part)
+        events = events_of(entry.versions.values())
+        if max(head.stamp for head in entry.heads.values()) > oldest_us:
             young += 1
-        elif any(n > stable.get(actor, 0) for actor, n in events.items()):
+        elif any(n > stables[part].get(actor, 0) for actor, n in events.items()):
             held += 1
-            waiting.note(found.part, events)
+            waiting.note(part, events)
         else:
-            ready[found.part].append(key)
+            ready[part].append(key)
             for actor, n in events.items():
-                needed[found.part][actor] = max(n, needed[found.part].get(actor, 0))
+                needed[part][actor] = max(n, needed[part].get(actor, 0))
     # Not all that is stable, but just as much as these keys take: whoever knows that need not enumerate again.
     works = [Purge(part, keys, needed[part]) for part, keys in ready.items()]
     gone = [key for work in works for key in work.keys]

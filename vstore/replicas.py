@@ -50,7 +50,6 @@ DAY_US = 86_400_000_000
 REFRESH_US = DAY_US
 """A note that would say nothing new is written again after so long: who only listens is alive too."""
 
-
 REFUSED_SECONDS = 600.0
 """How long a database that refused a note is not bothered with another: each is a line in a server's log."""
 
@@ -139,33 +138,37 @@ def exchange(source: Handle, target: Handle, role: str = FULL, *, moved: bool = 
     if source.uid == target.uid:  # a copied file, which still has the name of its original: nobody notes himself
         return 0
     now_us = _now_us() if now_us is None else now_us
-    there, here = _placed(_notes(source)), _placed(_notes(target))
+    there, here = noted(source), noted(target)
     own = [note for (uid, _part), note in there.items() if uid == target.uid]
     told: list[Note] = []
     if moved or now_us - max([note.seen for note in own], default=0) >= REFRESH_US:
         told = _claims(source, target, role, own, now_us)
-    taken: list[Note] = []
     if role == FULL:
         told += _news(source, [note for note in here.values() if note.replica != target.uid], there, now_us)
-        if _role(here, source.uid) != FILTERED:
-            taken = _news(target, there.values(), here, now_us)
-    return _try_to_write(source, told) + _try_to_write(target, taken)
+    written = _try_to_write(source, told)
+    if role == FULL and _role(here, source.uid) != FILTERED:
+        written += join(target, there.values(), here, now_us=now_us)
+    return written
 
 
-def notes(handle: Handle) -> list[Note]:
-    """The registry as it travels: all that has been noted here, in no order."""
-    return _notes(handle)
+def noted(handle: Handle) -> dict[tuple[str, int], Note]:
+    """All that has been noted here, by replica and partition. One small query for each shard."""
+    found = {}
+    for shard, definition, first, end in handle.runs():
+        for row in shard.database.ask(sql.REPLICAS, (definition.base + first, definition.base + end)):
+            note = _note_of(row, definition)
+            found[note.replica, note.part] = note
+    return found
 
 
-def join(handle: Handle, notes: Iterable[Note], *, now_us: int | None = None) -> int:
-    """Takes over notes from another replica that are newer than those here; how many.
+def join(handle: Handle, notes: Iterable[Note], here: Mapping[tuple[str, int], Note], *, now_us: int) -> int:
+    """Takes over notes of another replica that are newer than those `noted` here; how many.
 
     A replica takes none of itself, and none that is of the future: a clock that
     was wrong somewhere shall not make a replica immortal. Where this registry
     cannot be written nothing is, and it is tried again with the next pull.
     """
-    now_us = _now_us() if now_us is None else now_us
-    return _try_to_write(handle, _news(handle, notes, _placed(_notes(handle)), now_us))
+    return _try_to_write(handle, _news(handle, notes, here, now_us))
 
 
 def registry(handle: Handle, *, expire_after_days: float | None = None, now_us: int | None = None) -> Registry:
@@ -183,7 +186,7 @@ def registry(handle: Handle, *, expire_after_days: float | None = None, now_us: 
     days = expire_days(handle) if expire_after_days is None else _checked(expire_after_days)
     # What others acknowledged first, then what is known here: the other way round, a note might name more.
     by_replica: dict[str, list[Note]] = {}
-    for note in _notes(handle):
+    for note in noted(handle).values():
         by_replica.setdefault(note.replica, []).append(note)
     mine = known(handle)
     found = []
@@ -209,13 +212,6 @@ def registered(handle: Handle, *, expire_after_days: float | None = None, now_us
     return list(registry(handle, expire_after_days=expire_after_days, now_us=now_us).replicas)
 
 
-def stability(
-    handle: Handle, part: int, *, expire_after_days: float | None = None, now_us: int | None = None
-) -> dict[str, int]:
-    """The stability vector of one partition; see `Registry.stable`. For many, take the `registry` once."""
-    return registry(handle, expire_after_days=expire_after_days, now_us=now_us).stable(part)
-
-
 def retire(handle: Handle, uid: str, *, now_us: int | None = None) -> Replica:
     """Says that a replica is gone for good: it holds nothing back any more, here and wherever the note travels.
 
@@ -239,7 +235,7 @@ def retire(handle: Handle, uid: str, *, now_us: int | None = None) -> Replica:
         handle,
         [
             replace(note, role=RETIRED, seen=max(now_us, note.seen + 1))
-            for note in _notes(handle)
+            for note in noted(handle).values()
             if note.replica == gone.id
         ],
     )
@@ -309,10 +305,6 @@ def _news(handle: Handle, notes: Iterable[Note], here: Mapping[tuple[str, int], 
     return found
 
 
-def _placed(notes: Iterable[Note]) -> dict[tuple[str, int], Note]:
-    return {(note.replica, note.part): note for note in notes}
-
-
 def _role(here: Mapping[tuple[str, int], Note], uid: str) -> str:
     """What a replica was when it was last heard of; empty if it never was."""
     newest = max([note for (each, _part), note in here.items() if each == uid], key=_seen, default=None)
@@ -339,14 +331,6 @@ def _now_us() -> int:
 def _name(handle: Handle) -> str:
     """What people call a replica: the URLs of its shards, without passwords and settings."""
     return " ".join(shard.database.name.partition("?")[0] for shard in handle.shards)
-
-
-def _notes(handle: Handle) -> list[Note]:
-    found = []
-    for shard, definition, first, end in handle.runs():
-        rows = shard.database.ask(sql.REPLICAS, (definition.base + first, definition.base + end))
-        found += [_note_of(row, definition) for row in rows]
-    return found
 
 
 def _note_of(row: Sequence[object], definition: Definition) -> Note:

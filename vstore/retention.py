@@ -20,7 +20,7 @@ from vstore.handle import Handle
 from vstore.partition import part_of
 from vstore.shard import Definition, Shard
 from vstore.sql import statements as sql
-from vstore.sql.rows import version_of
+from vstore.sql.lineages import heads_of, versions_of
 
 PAGE_KEYS = 200
 
@@ -130,15 +130,9 @@ def _prune_page(
         # As a writer does, here or in another process: so no head can appear that would need one of these as its base.
         for ids in sql.chunks(sorted(definition.base + part for part in parts)):
             connection.rows(sql.LOCK_PARTITIONS(len(ids)), ids)
-        versions: dict[str, dict[str, Version]] = {key: {} for key in keys}
-        heads: dict[str, set[str]] = {key: set() for key in keys}
-        for chunk in sql.chunks(keys):
-            for key, *lineage in connection.rows(sql.VERSIONS(len(chunk)), [definition.id, *chunk]):
-                version = version_of(lineage)
-                versions[key][version.rev] = version
-            for key, _state, *lineage in connection.rows(sql.HEADS(len(chunk)), [definition.id, *chunk]):
-                heads[key].add(version_of(lineage).rev)
-        gone = [version for key in keys for version in prunable(versions[key], heads[key], keep_last, oldest_us)]
+        versions = versions_of(connection.rows, definition.id, keys)
+        heads = heads_of(connection.rows, definition.id, keys)
+        gone = [version for key in keys for version in prunable(versions[key], set(heads[key]), keep_last, oldest_us)]
         if not dry_run:
             connection.run_many(sql.PRUNE_BODY, [(version.id,) for version in gone])
     full = sum(not version.stub and not version.deleted for found in versions.values() for version in found.values())

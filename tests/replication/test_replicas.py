@@ -39,7 +39,13 @@ def opened(fresh_url: Callable[[str], str]) -> Iterator[Opener]:
 def noted(store: Store, other: Store) -> list[Note]:
     """What a store has noted of another."""
     uid = handle_of(other).uid
-    return sorted((note for note in replicas.notes(handle_of(store)) if note.replica == uid), key=lambda n: n.part)
+    found = replicas.noted(handle_of(store)).values()
+    return sorted((note for note in found if note.replica == uid), key=lambda note: note.part)
+
+
+def joined(store: Store, notes: list[Note], now_us: int) -> int:
+    """How many of the notes a store takes over."""
+    return replicas.join(handle_of(store), notes, replicas.noted(handle_of(store)), now_us=now_us)
 
 
 def ids(store: Store) -> set[str]:
@@ -96,7 +102,7 @@ def test_a_sync_with_nothing_to_do_writes_nothing(opened: Opener, monkeypatch: p
     a["notes"].put_many({f"k{n}": n for n in range(10)})
     sync(a, b)
     sync(a, b)
-    before = [replicas.notes(handle_of(store)) for store in (a, b)]
+    before = [replicas.noted(handle_of(store)) for store in (a, b)]
     ran: list[str] = []
     for name in ("run", "run_many"):
         whole = getattr(vstore.sql.database.Connection, name)
@@ -110,7 +116,7 @@ def test_a_sync_with_nothing_to_do_writes_nothing(opened: Opener, monkeypatch: p
     wrote = replicas.exchange(handle_of(a), handle_of(b))
 
     assert (ran, wrote) == ([], 0)
-    assert [replicas.notes(handle_of(store)) for store in (a, b)] == before
+    assert [replicas.noted(handle_of(store)) for store in (a, b)] == before
 
 
 def test_once_a_day_a_replica_says_that_it_is_alive(opened: Opener) -> None:
@@ -200,7 +206,7 @@ def test_the_newest_note_of_a_replica_wins_wherever_it_comes_from(opened: Opener
     of_self = [replace(note, replica=handle_of(a).uid) for note in notes]
     now_us = notes[0].seen + 10
 
-    taken = [replicas.join(handle_of(a), each, now_us=now_us) for each in (older, of_self, newer, newer)]
+    taken = [joined(a, each, now_us) for each in (older, of_self, newer, newer)]
 
     assert taken == [0, 0, len(notes), 0]
     assert {tuple(note.known.items()) for note in noted(a, b)} == {(("x", 1),)}
@@ -215,7 +221,7 @@ def test_a_note_from_the_future_makes_no_replica_immortal(opened: Opener) -> Non
     now_us = max(note.seen for note in noted(a, b)) + 10
     future = [replace(note, known={}, seen=now_us + 10_000 * DAY_US) for note in noted(a, b)]
 
-    replicas.join(handle_of(a), future, now_us=now_us)
+    joined(a, future, now_us)
     misled = max(note.seen for note in noted(a, b))
     replicas.exchange(handle_of(a), handle_of(b), now_us=now_us)
 

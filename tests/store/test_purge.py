@@ -61,10 +61,11 @@ def rows_of(posts: Collection, key: str) -> int:
 
 def registered(posts: Collection, uid: str, ahead: int = 0, seen: int = NOW_US, role: str = "full") -> None:
     """Notes a replica that knows all that is known here, but for the last events of each actor."""
-    known = replicas.known(handle_of(posts))
+    handle = handle_of(posts)
+    known = replicas.known(handle)
     bases = [{actor: n + ahead for actor, n in part.items() if n + ahead > 0} for part in known]
-    noted = [Note(uid, part, role, f"sqlite:///{uid}.db", base, seen) for part, base in enumerate(bases)]
-    assert replicas.join(handle_of(posts), noted, now_us=max(seen, NOW_US)) == len(noted)
+    notes = [Note(uid, part, role, f"sqlite:///{uid}.db", base, seen) for part, base in enumerate(bases)]
+    assert replicas.join(handle, notes, replicas.noted(handle), now_us=max(seen, NOW_US)) == len(notes)
 
 
 def test_an_old_delete_is_forgotten_with_all_its_history(posts: Collection) -> None:
@@ -90,6 +91,7 @@ def test_the_grace_time_counts_to_the_microsecond(posts: Collection) -> None:
         "versions": 4,
         "stubs": 0,
         "body_bytes": 1 + 7 + 6,
+        "longest_clock": 1,
     }
 
 
@@ -344,14 +346,14 @@ def test_a_document_that_comes_back_while_it_is_looked_at_stays(
     notes: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rule is asked again under the lock."""
-    look = purging._look
+    look = purging._deleted
 
     def and_write(*args: Any) -> Any:
         found = look(*args)
         notes["old"] = "back in time"
         return found
 
-    monkeypatch.setattr(purging, "_look", and_write)
+    monkeypatch.setattr(purging, "_deleted", and_write)
     done = purged_now(notes)
 
     assert done.purged == 0
