@@ -8,24 +8,31 @@ machine has may be skipped.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import make_url
 
 import vstore
+from tests.databases import Databases
 from vstore import Store
 
 # In CI the examples are the same each time, so that a change is judged by what it changes; elsewhere they are new ones.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("new", deadline=None, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "new")
+
+# PyMySQL reads the system's certificates at every connect, for TLS that it then does not verify: 45 ms of CPU, and the
+# tests connect thousands of times. Processes that they start inherit it.
+os.environ["SSL_CERT_FILE"] = os.devnull
 
 SERVERS = {
     "postgresql": os.environ.get("VSTORE_TEST_POSTGRESQL", "postgresql+psycopg://127.0.0.1/postgres"),
@@ -38,8 +45,25 @@ ENGINES = [
 ]
 
 
+_databases = Databases(SERVERS)
+
+
 @pytest.fixture(autouse=True)
-def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_stays() -> Iterator[None]:
+    """A test leaves its process as it found it; else what fails is another test, and only in some orders.
+
+    Set up before all others of a test and torn down after them, so that what they put back counts as put back.
+    """
+    before = _process()
+    yield
+    after = _process()
+    names = before.keys() | after.keys()
+    left = {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+    assert not left, f"the test has changed what the tests after it see (before, after): {left}"
+
+
+@pytest.fixture(autouse=True)
+def _own_state(_nothing_stays: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Proofs of actors go to the test's own folder, as if it were a machine of its own."""
     monkeypatch.setenv("VSTORE_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("VSTORE_STORE", raising=False)
@@ -51,23 +75,26 @@ def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """The databases of this worker."""
+    yield _databases
+    _databases.close()
+
+
 @pytest.fixture
-def fresh_url(tmp_path: Path) -> Iterator[Callable[[str], str]]:
-    """Makes a blank database of a kind and gives its URL; it is dropped after the test."""
-    made: list[tuple[str, str]] = []
+def fresh_url(request: pytest.FixtureRequest, tmp_path: Path, databases: Databases) -> Iterator[Callable[[str], str]]:
+    """Makes a blank database of a kind and gives its URL; after the test it is gone, or blank again."""
+    new = request.node.get_closest_marker("new_database") is not None
+    with contextlib.ExitStack() as lent:
 
-    def make(kind: str) -> str:
-        name = f"vs_test_{secrets.token_hex(6)}"
-        if kind == "sqlite":
-            return f"sqlite:///{tmp_path / name}.db"
-        require_server(kind)
-        administer(kind, f"CREATE DATABASE {name}")
-        made.append((kind, name))
-        return make_url(SERVERS[kind]).set(database=name).render_as_string(hide_password=False)
+        def make(kind: str) -> str:
+            if kind == "sqlite":
+                return f"sqlite:///{tmp_path / f'vs_test_{secrets.token_hex(6)}'}.db"
+            require_server(kind)
+            return lent.enter_context(databases.lent(kind, new=new))
 
-    yield make
-    for kind, name in made:
-        administer(kind, f"DROP DATABASE IF EXISTS {name}{' WITH (FORCE)' if kind == 'postgresql' else ''}")
+        yield make
 
 
 @pytest.fixture
@@ -103,10 +130,21 @@ def require_server(kind: str) -> None:
 
 def administer(kind: str, statement: str) -> None:
     """Runs one statement on the server itself."""
-    engine = create_engine(SERVERS[kind], isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(statement))
-    engine.dispose()
+    _databases.administer(kind, statement)
+
+
+def _process() -> dict[str, Any]:
+    """What of this process the code under test looks at, and a test could leave changed."""
+    found: dict[str, Any] = {"the working directory": os.getcwd()}
+    for name in ("vstore", "mapreduce", "replication"):
+        logger = logging.getLogger(name)
+        found[f"the logger {name}"] = (logger.level, logger.propagate, logger.disabled, logger.handlers.copy())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        found[number.name] = signal.getsignal(number)
+    for name, value in os.environ.items():
+        if name != "PYTEST_CURRENT_TEST":
+            found[f"${name}"] = value
+    return found
 
 
 @cache

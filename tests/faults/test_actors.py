@@ -254,6 +254,7 @@ def test_a_forked_child_outlives_its_parents_session(file: Path) -> None:
     assert after != before
 
 
+@pytest.mark.new_database
 @pytest.mark.parametrize(
     "kind", [pytest.param("postgresql", marks=pytest.mark.postgres), pytest.param("mariadb", marks=pytest.mark.mariadb)]
 )

@@ -10,6 +10,8 @@ from sqlalchemy import create_engine, text
 import vstore
 from vstore.errors import StoreError
 
+pytestmark = pytest.mark.new_database
+
 NEW_TABLES = ("vs_forgotten", "vs_replica", "vs_lease", "vs_parked")
 NEW_COLUMNS = [("vs_version", "kind"), *[("vs_head", f"lane{n}") for n in range(4)]]
 

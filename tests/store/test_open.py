@@ -63,6 +63,7 @@ def run(url: str, statement: str) -> None:
 # --- which databases -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.new_database
 @pytest.mark.parametrize("kinds", MIXED, ids="-".join)
 def test_urls_in_another_order_are_the_same_store(kinds: list[str], fresh_url: Urls) -> None:
     """Three shards are opened first as 0 1 2, then as 2 0 1."""
@@ -145,6 +146,7 @@ def test_a_copied_file_beside_its_original_is_refused(files: list[str]) -> None:
         vstore.open(files[0], files[1])
 
 
+@pytest.mark.new_database
 def test_a_store_that_is_not_there_is_not_made_when_that_is_not_wanted(url: str) -> None:
     """`create=False` on a blank database; afterwards it is still blank."""
     for _ in range(2):
@@ -224,6 +226,7 @@ def vstore_database(url: str) -> str:
     return url.removeprefix("sqlite:///") if url.startswith("sqlite") else url.rpartition("/")[2]
 
 
+@pytest.mark.new_database
 @pytest.mark.parametrize("kinds", MIXED, ids="-".join)
 def test_an_interrupted_first_opening_is_finished_by_the_next(
     kinds: list[str], fresh_url: Urls, monkeypatch: pytest.MonkeyPatch
@@ -261,6 +264,7 @@ def test_an_interrupted_first_opening_is_not_finished_with_another_database(
     vstore.open(*files).close()
 
 
+@pytest.mark.new_database
 def test_tables_that_a_crash_left_half_made_are_finished(url: str) -> None:
     """MariaDB commits each CREATE TABLE by itself: two tables and some rows are there, and the format is not."""
     engine = create_engine(url)
@@ -311,6 +315,7 @@ def processes(urls: Sequence[str], count: int, program: str = START) -> list[str
     return [out.strip() for out, _errors in ends]
 
 
+@pytest.mark.new_database
 def test_processes_that_open_a_blank_database_at_once_get_one_store(url: str) -> None:
     """Four processes make the store, and its collection, at the same moment; each writes twenty documents."""
     printed = processes([url], 4)
@@ -321,6 +326,7 @@ def test_processes_that_open_a_blank_database_at_once_get_one_store(url: str) ->
         assert list(store.check()) == []
 
 
+@pytest.mark.new_database
 def test_threads_that_open_a_blank_database_at_once_get_one_store(url: str) -> None:
     """Four threads meet at a barrier, and each opens a store of its own."""
     barrier = threading.Barrier(4)
@@ -340,6 +346,7 @@ def test_threads_that_open_a_blank_database_at_once_get_one_store(url: str) -> N
         assert list(store.check()) == []
 
 
+@pytest.mark.new_database
 def test_processes_that_open_blank_shards_at_once_get_one_store(fresh_url: Urls) -> None:
     """Three kinds of database, three processes."""
     urls = [fresh_url(kind) for kind in ("sqlite", "postgresql", "mariadb")]
