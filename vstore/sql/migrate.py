@@ -95,8 +95,8 @@ def meta_of(database: Database) -> dict[str, str]:
         if database.path is None:  # a server may be back soon; what it refuses for good, its own words tell
             said = " ".join(str(error.__cause__).split()).rstrip(".?")  # some say it on several lines, or ask
             raise Unavailable(
-                f"{database.name} cannot be reached: {said}. Nothing was changed. Try again, or correct the URL if that "
-                f"is what it says."
+                f"{database.name} cannot be reached: {said}. Nothing was changed. Try again, or correct the URL if "
+                f"that is what it says."
             ) from error.__cause__
         advice = ""
         if database.dialect.code(error.__cause__ or error).startswith("SQLITE_READONLY"):
