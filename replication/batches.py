@@ -22,7 +22,7 @@ from replication.parked import Parking
 from replication.pulled import Pulled
 from vstore.batch import Arrived, Receive
 from vstore.document import Version
-from vstore.errors import ConfigurationError, StoreError, Unavailable
+from vstore.errors import ClockTooLong, ConfigurationError, StoreError, Unavailable
 from vstore.shard import Definition, Shard
 from vstore.sql import statements as sql
 
@@ -193,7 +193,7 @@ def _is_refusal(shard: Shard, error: Exception) -> bool:
             return False
         if shard.database.dialect.code(cause) in shard.database.dialect.full:
             return False
-    elif isinstance(error, StoreError) and not isinstance(error, ConfigurationError):
+    elif isinstance(error, StoreError) and not isinstance(error, ClockTooLong | ConfigurationError):
         return False
     try:
         shard.database.ask(sql.META)

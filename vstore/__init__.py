@@ -20,6 +20,7 @@ from vstore.changes import Change, Changes
 from vstore.collection import Collection
 from vstore.document import Context, Document
 from vstore.errors import (
+    ClockTooLong,
     CodecError,
     ConfigurationError,
     Conflict,
@@ -49,6 +50,7 @@ __all__ = [
     "KEEP",
     "Change",
     "Changes",
+    "ClockTooLong",
     "CodecError",
     "Collection",
     "ConfigurationError",

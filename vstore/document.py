@@ -62,6 +62,11 @@ class Version(NamedTuple):
     kind: str = ""
 
     @property
+    def entries(self) -> int:
+        """How many entries its clock and its dots have: what the clock of the next version begins with."""
+        return len(self.clock) + len(self.dots)
+
+    @property
     def as_stub(self) -> Version:
         """The same version without its body."""
         return self if self.stub else self._replace(stub=True, body=None, codec="", id=0)

@@ -7,6 +7,7 @@
     ├─ InvalidKey            not a key: 1 to 1,024 bytes of UTF-8, no NUL (also a ValueError)
     ├─ InvalidDocument       a value that cannot be kept exactly; carries its path (also a ValueError)
     ├─ InvalidToken          a context or `since` token that is not ours, or belongs to another feed (also a ValueError)
+    ├─ ClockTooLong          a document was written by more actors than a clock may list; nothing was written
     ├─ CodecError            stored bytes name a codec that is unknown, missing or not allowed
     ├─ HistoryPruned         retention has removed what the answer needs
     ├─ ResolverError         a resolver raised or returned something that is no document
@@ -76,6 +77,15 @@ class InvalidDocument(StoreError, ValueError):
 
 class InvalidToken(StoreError, ValueError):
     """A context or `since` token that vstore did not make, or that belongs to another document or feed."""
+
+
+class ClockTooLong(StoreError):
+    """A version was refused: its clock and dots would have more entries than `vstore.clock.MAX_ENTRIES`.
+
+    Nothing was written. Nothing is cut off either, since a shortened clock loses
+    updates. A tombstone is never refused: a document that was deleted and purged
+    begins with an empty clock again.
+    """
 
 
 class CodecError(StoreError):

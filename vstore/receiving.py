@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from vstore.batch import Arrived, Purge, Purged, Receive
-from vstore.clock import Knowledge
+from vstore.clock import LONG, Knowledge
 from vstore.document import Entry, Received, Version, ancestors_of, receive
 from vstore.errors import Unavailable
 from vstore.plan import Held, Partition
@@ -64,6 +64,7 @@ def arrive(
     work: Receive,
     *,
     observe: Callable[[int], object],
+    weigh: Callable[[str, Version], object],
     database: str,
 ) -> tuple[Arrived, bool]:
     """Takes in what another replica has sent: what became of it, and whether the partition's own actor is in doubt.
@@ -71,6 +72,7 @@ def arrive(
     Args:
         held: every key of the work, with all its versions.
         observe: told the stamp of each new version.
+        weigh: told of each version whose clock is long, and raises if it is too long.
         database: its name, for the log.
     """
     known = partition.knowledge(connection)
@@ -86,6 +88,9 @@ def arrive(
         _place(key, held[key], outcome, stubs, partition)
         for version in outcome.inserted:
             observe(version.stamp)
+        for version in (*outcome.inserted, *outcome.grown):
+            if version.entries > LONG:
+                weigh(key, version)
         if outcome.collided or outcome.unexplained:
             doubtful |= {dot.actor for dot in outcome.collided}
             doubtful |= {dot.actor for row in outcome.unexplained for dot in row.dots}

@@ -29,8 +29,9 @@ from itertools import islice
 from typing import Any
 
 from vstore.batch import ABSENT, Arrived, Match, Purge, Put, Receive, Written
+from vstore.clock import LONG, MAX_ENTRIES
 from vstore.document import ERASE, Context, Entry, Version, context_of, erase, successor
-from vstore.errors import PreconditionFailed, StaleMap, StoreError, Unavailable
+from vstore.errors import ClockTooLong, PreconditionFailed, StaleMap, StoreError, Unavailable
 from vstore.hlc import HybridClock
 from vstore.identity import Proof
 from vstore.plan import Held, Partition, Plan
@@ -118,6 +119,7 @@ class Shard:
         self._queue_lock = threading.Lock()
         self._writer = threading.RLock()
         self._doubts: dict[tuple[int, str, bytes | None], str] = {}
+        self._long: dict[int, int] = {}  # by collection, how many entries of a clock are said aloud next
         self._open: Plan | None = None  # of the transaction() that holds the writer's place
         self._committing: tuple[list[Request], Plan] | None = None  # until it is known what became of it
 
@@ -143,6 +145,7 @@ class Shard:
 
         Raises:
             PreconditionFailed: `match` of the one Put does not hold. Nothing was written.
+            ClockTooLong: a clock has more entries than are allowed. Nothing was written.
             StaleMap: a partition is not active here. Nothing was written.
             Unavailable: the database failed; `outcome_unknown` says whether
                 something may have been written after all.
@@ -366,7 +369,7 @@ class Shard:
         definition = request.definition
         partition = plan.partitions[definition.base + work.part]
         if isinstance(work, Receive):
-            request.results.append(self._receive(connection, partition, work, plan, plan.held[definition.id]))
+            request.results.append(self._receive(connection, definition, partition, work, plan))
             request.revs.append("")
             return
         if isinstance(work, Purge):
@@ -475,6 +478,8 @@ class Shard:
             id=partition.next_place,
         )
         if new:
+            if version.entries > LONG:
+                self._weigh(definition, put.key, version)
             partition.ctr += 1
             partition.place()
             held.inserted.append(version)
@@ -483,6 +488,29 @@ class Shard:
             if version.kind == ERASE:
                 self._erase(held)
         return version, new
+
+    def _weigh(self, definition: Definition, key: str, version: Version) -> None:
+        """Refuses a version whose clock is too long, and says aloud that one is long: once for each doubling."""
+        if version.entries > MAX_ENTRIES and not version.deleted:
+            raise ClockTooLong(
+                f"{version.rev} of {key!r} refused: its clock and dots have {version.entries:,} entries, and "
+                f"{MAX_ENTRIES:,} are the most. Nothing was written. As many actors have written the document; where "
+                f'no proofs are kept there is a new one at each start (docs/consistency.md, "Actors"). Delete the '
+                f"document, which is never refused, purge it once all replicas know that, and put it again; or put it "
+                f"under another key."
+            )
+        if version.entries > self._long.get(definition.id, LONG):
+            self._long[definition.id] = 2 * version.entries
+            log.warning(
+                "%s: the clock of %r in %r has %d entries, one for each actor that has written it, and each of its "
+                "versions carries them. At %d writes are refused. Actors should last: see docs/consistency.md, "
+                '"Actors".',
+                self.database.name,
+                key,
+                definition.name,
+                version.entries,
+                MAX_ENTRIES,
+            )
 
     def _erase(self, held: Held) -> None:
         """Takes the bodies that a tombstone of an erasure takes with it."""
@@ -496,7 +524,7 @@ class Shard:
         held.events.append("erase")
 
     def _receive(
-        self, connection: Connection, partition: Partition, work: Receive, plan: Plan, held: Mapping[str, Held]
+        self, connection: Connection, definition: Definition, partition: Partition, work: Receive, plan: Plan
     ) -> Arrived:
         if exposes(work, partition):
             self._reincarnate(connection, partition)  # before anything else is minted
@@ -504,9 +532,10 @@ class Shard:
         arrived, is_doubtful = arrive(
             connection,
             partition,
-            held,
+            plan.held[definition.id],
             work,
             observe=lambda stamp: self.clock.observe(stamp, self._now_us()),
+            weigh=lambda key, version: self._weigh(definition, key, version),
             database=self.database.name,
         )
         plan.checkpoints.update(work.checkpoints or {})

@@ -634,10 +634,19 @@ VERSION_KEYS_BETWEEN = Statement(
     "n",
 )
 COUNT_VERSIONS = Statement(
-    "versions, stubs, bytes",
-    select(func.count(), func.sum(version.c.stub), func.sum(func.length(version.c.body))).where(
-        version.c.collection == _p("c")
-    ),
+    "versions, stubs, bytes, blanks in the longest clock (-1 if all are empty)",
+    select(
+        func.count(),
+        func.sum(version.c.stub),
+        func.sum(func.length(version.c.body)),
+        func.max(
+            case(
+                (version.c.clock == literal_column("''"), literal_column("-1")),
+                else_=func.length(version.c.clock)
+                - func.length(func.replace(version.c.clock, literal_column("' '"), literal_column("''"))),
+            )
+        ),
+    ).where(version.c.collection == _p("c")),
     "c",
 )
 COUNT_HEADS = Statement(
