@@ -142,7 +142,7 @@ def _process() -> dict[str, Any]:
     for number in (signal.SIGINT, signal.SIGTERM):
         found[number.name] = signal.getsignal(number)
     for name, value in os.environ.items():
-        if name != "PYTEST_CURRENT_TEST":
+        if name not in ("PYTEST_CURRENT_TEST", "_RJEM_MALLOC_CONF"):  # polars sets it when it is first imported
             found[f"${name}"] = value
     return found
 
