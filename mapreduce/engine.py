@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeAlias
 
 from mapreduce.executors import Executor, Kept, Using, chosen
 from mapreduce.executors.inline import Inline
-from mapreduce.job import MEMORY, CombineFunction, Job, MapFunction, ReduceFunction, WhereFunction
+from mapreduce.job import MEMORY, CombineFunction, Job, MapFunction, ReduceFunction, WhereFunction, check_limits
 from mapreduce.mapping import SENT_GROUPS, MapSplit, spilled
 from mapreduce.partial import SKIPPED_LISTED, Counted, Partial, Skipped
 from mapreduce.progress import ProgressFunction, Teller
@@ -33,7 +33,7 @@ from mapreduce.sizes import groups_bytes
 from mapreduce.spills import SpillDirectory
 from mapreduce.splits import Joined, Slice, cut, length_estimate
 from mapreduce.work import Work
-from vstore.errors import ConfigurationError, StoreError
+from vstore.errors import StoreError
 
 MANY_GROUPS = 5_000  # in one split: bringing groups together is then a good part of the work
 BUNDLED = 16  # splits at most are one task, since all of it is done again when a worker is lost
@@ -129,10 +129,7 @@ def execute(
     name: str | None = None,
 ) -> Result:
     """Any work over some documents; the arguments, and what is raised, are those of `run`."""
-    if memory < 1:
-        raise ConfigurationError(f"memory= is {memory}; pass a number of bytes. Nothing was run.")
-    if deadline is not None and not deadline > 0:  # nor NaN
-        raise ConfigurationError(f"deadline= is {deadline}; pass seconds above 0. Nothing was run.")
+    check_limits(memory, deadline)
     estimate = length_estimate(over)
     where = chosen(workers, estimate, executor)
     splits: Iterable[Slice] = cut(over, where.workers)

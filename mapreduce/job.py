@@ -45,6 +45,21 @@ COMBINED_VALUES = 1_000  # of one key, before they are combined: so many lists a
 MEMORY = 256 * 1024 * 1024
 
 
+def check_policies(on_conflict: str, on_error: str) -> None:
+    """Refuses names that no policy has, with ConfigurationError."""
+    for option, value, known in (("on_conflict", on_conflict, ON_CONFLICT), ("on_error", on_error, ON_ERROR)):
+        if value not in known:
+            raise ConfigurationError(f"{option}= is {value!r}; known are {', '.join(known)}. Nothing was run.")
+
+
+def check_limits(memory: int, deadline: float | None) -> None:
+    """Refuses limits that nothing can keep, with ConfigurationError."""
+    if memory < 1:
+        raise ConfigurationError(f"memory= is {memory}; pass a number of bytes. Nothing was run.")
+    if deadline is not None and not deadline > 0:  # nor NaN
+        raise ConfigurationError(f"deadline= is {deadline}; pass seconds above 0. Nothing was run.")
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """What to do, apart from where the documents come from and which processes do it.
@@ -112,12 +127,7 @@ class Job:
             raise ConfigurationError(
                 f"where= is {self.where!r}; pass an expression such as F.year > 2020, or a function where(key, value)."
             )
-        for option, value, known in (
-            ("on_conflict", self.on_conflict, ON_CONFLICT),
-            ("on_error", self.on_error, ON_ERROR),
-        ):
-            if value not in known:
-                raise ConfigurationError(f"{option}= is {value!r}; known are {', '.join(known)}.")
+        check_policies(self.on_conflict, self.on_error)
 
     def run(
         self,

@@ -29,13 +29,13 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from vstore import catalogue
+from vstore import catalogue, lookup
 from vstore.batch import ABSENT, Match, Put, Written
 from vstore.changes import Changes
 from vstore.clock import Knowledge
 from vstore.codecs import Codec
 from vstore.conflicts import MERGE, Unsettled, decided, digest_of, forget, keys_in_conflict, note, unsettled_at
-from vstore.document import ERASE, Content, Context, Document, Entry, Version, context_of, successor
+from vstore.document import ERASE, Content, Context, Document, Entry, context_of, successor
 from vstore.errors import (
     ConfigurationError,
     Conflict,
@@ -60,13 +60,9 @@ from vstore.reading import OnConflict
 from vstore.replicas import Replica, registered, retire
 from vstore.resolvers import DELETE, KEEP, Resolver, identity
 from vstore.retention import Pruned, prune
-from vstore.scan import bodies_of
 from vstore.slices import Slice
 from vstore.snapshot import Items, Snapshot, Values
-from vstore.sql import statements as sql
-from vstore.sql.rows import version_of
-from vstore.sql.schema import LIVE, TOMBSTONE
-from vstore.sql.statements import chunks
+from vstore.sql.schema import LIVE
 
 if TYPE_CHECKING:
     from vstore.store import Store  # which makes collections; a collection is handed its store
@@ -143,13 +139,10 @@ class Collection(MutableMapping[str, Any]):
         handle = self._handle()
         if handle is None or not isinstance(key, str):
             return False
-        full = self._prefix + key
         try:
-            shard, definition, _part = handle.place(full)
+            return lookup.is_live(handle, self._prefix + key)
         except InvalidKey:
             return False
-        rows = shard.database.ask(sql.STATE, (definition.id, full))
-        return any(state != TOMBSTONE for (state,) in rows)
 
     def __iter__(self) -> Iterator[str]:
         return iter(Keys(self))
@@ -161,12 +154,7 @@ class Collection(MutableMapping[str, Any]):
             return 0
         if self._prefix:
             return sum(1 for _ in self.keys(start=""))
-        total = 0
-        for shard, definition, _first, _end in handle.runs():
-            with shard.database.snapshot() as connection:
-                for statement in (sql.COUNT_LIVE, sql.COUNT_RIVALS):
-                    total += connection.rows(statement, (definition.id,))[0][0]
-        return total
+        return lookup.count_live(handle)
 
     def keys(self, prefix: str = "", start: str | None = None, end: str | None = None, reverse: bool = False) -> Keys:
         """The live keys: sorted by bytes if any argument is given, else in the order of `items` and `values`.
@@ -436,8 +424,10 @@ class Collection(MutableMapping[str, Any]):
         """Deletes the live documents among the keys; how many there were."""
         total = 0
         for batch in _batches(keys, batch_rows):
-            live = self._states(batch)
-            total += self._many(((key, Content(None)) for key in dict.fromkeys(batch) if key in live), batch_rows)
+            handle = self._handle()
+            live = lookup.live_among(handle, map(self._full, batch)) if handle is not None else ()
+            found = (key for key in dict.fromkeys(batch) if self._full(key) in live)
+            total += self._many(((key, Content(None)) for key in found), batch_rows)
         return total
 
     def get_many(self, keys: Iterable[str], *, on_conflict: OnConflict | None = None) -> Found:
@@ -455,18 +445,14 @@ class Collection(MutableMapping[str, Any]):
         if handle is None:
             found.missing = wanted
             return found
-        rows: dict[str, list[tuple[int, str, bytes]]] = {}
-        for shard, definition, group in self._by_shard(handle, wanted):
-            for chunk in chunks(group):
-                params = [definition.id, *chunk]
-                for key, *row in shard.database.ask(sql.VALUES(len(params) - 1), params):
-                    rows.setdefault(key, []).append(tuple(row))
+        values = lookup.live_values(handle, map(self._full, wanted))
         for key in wanted:
-            live = [row for row in rows.get(self._full(key), ()) if row[0] != TOMBSTONE]
+            live = values.get(self._full(key), ())
             if not live:
                 found.missing.append(key)
             elif len(live) == 1:
-                found[key] = handle.codec_named(live[0][1]).decode(live[0][2])
+                [(codec_name, body)] = live
+                found[key] = handle.codec_named(codec_name).decode(body)
             elif on_conflict != "skip":
                 try:
                     found[key] = self.read(key, on_conflict=on_conflict).value
@@ -836,12 +822,7 @@ class Collection(MutableMapping[str, Any]):
         handle = self._handle()
         if handle is None:
             return _MISSING
-        full = self._full(key)
-        shard, definition, _part = handle.place(full)
-        try:
-            rows = shard.database.read().rows(sql.VALUE, (definition.id, full))
-        except StoreError:  # perhaps a connection that died while it was idle
-            rows = shard.database.ask(sql.VALUE, (definition.id, full))
+        rows = lookup.values_at(handle, self._full(key))
         if len(rows) == 1:
             state, codec_name, body = rows[0]
             return handle.codec_named(codec_name).decode(body) if state == LIVE else _MISSING
@@ -858,13 +839,8 @@ class Collection(MutableMapping[str, Any]):
         if handle is None:
             return None
         full = self._full(key)
-        heads = self._heads(handle, full)
+        heads = lookup.heads_at(handle, full)
         return self._shown(handle.document(full, heads)) if heads else None
-
-    def _heads(self, handle: Handle, full: str) -> list[Version]:
-        shard, definition, _part = handle.place(full)
-        rows = shard.database.ask(sql.HEADS_WITH_BODY(1), (definition.id, full))
-        return [version_of(row[2:], row[1]) for row in rows]
 
     def _current(self, key: str) -> tuple[Any, Context]:
         """The value as `read` shows it, _MISSING if it shows none, and the context of who goes on from there."""
@@ -891,8 +867,9 @@ class Collection(MutableMapping[str, Any]):
         handle, written = self._write(key, content, context, match)
         full = self._full(key)
         # Without heads it was made elsewhere before, and has left the filter of this replica.
-        heads = self._with_bodies(handle, full, written.heads or [written.version], written.version, content)
-        return self._shown(handle.document(full, heads))
+        heads = written.heads or [written.version]
+        whole = lookup.with_bodies(handle, full, heads, written.version, content)
+        return self._shown(handle.document(full, whole))
 
     def _write(
         self,
@@ -968,7 +945,7 @@ class Collection(MutableMapping[str, Any]):
         for _attempt in range(RACES):
             handle = self._writable([full])
             shard, definition, part = handle.place(full)
-            heads = self._heads(handle, full)
+            heads = lookup.heads_at(handle, full)
             seen = context_of(full, heads)
             entry = Entry({head.rev: head for head in heads}, versions_of(handle, full))
             entry.versions.update(entry.heads)
@@ -993,9 +970,8 @@ class Collection(MutableMapping[str, Any]):
             except StaleMap:
                 self._store.forget(self.name)
                 continue
-            return self._shown(
-                handle.document(full, self._with_bodies(handle, full, written.heads, written.version, merge))
-            )
+            whole = lookup.with_bodies(handle, full, written.heads, written.version, merge)
+            return self._shown(handle.document(full, whole))
         return None
 
     def _resolve(self, key: str, answer: Any, *, attempts: int, guess: bool) -> Document:
@@ -1029,24 +1005,6 @@ class Collection(MutableMapping[str, Any]):
             )
         return context
 
-    def _with_bodies(
-        self, handle: Handle, key: str, heads: Sequence[Version], version: Version, content: Content
-    ) -> list[Version]:
-        """The heads after a put, each with its body: the new one's is at hand, those of siblings are read."""
-        unread = [head.id for head in heads if head.rev != version.rev and not head.deleted and head.body is None]
-        bodies: dict[int, bytes | None] = {}
-        if unread:
-            shard, _definition, _part = handle.place(key)
-            with shard.database.snapshot() as connection:
-                bodies = bodies_of(connection, unread)
-        # With its codec: what was put again may be stored in another form, and it is the same value.
-        heads = [
-            head._replace(codec=content.codec, body=content.body) if head.rev == version.rev else head for head in heads
-        ]
-        # One without a body now was superseded since, and pruned: no sibling any more.
-        found = [head if head.deleted else head._replace(body=head.body or bodies.get(head.id)) for head in heads]
-        return [head for head in found if head.deleted or head.body is not None]
-
     def _many(self, pairs: Iterable[tuple[str, Content]], batch_rows: int) -> int:
         total = 0
         prefix = self._prefix
@@ -1067,28 +1025,6 @@ class Collection(MutableMapping[str, Any]):
                     self._store.forget(self.name)
             total += len(batch)
         return total
-
-    def _by_shard(self, handle: Handle, keys: Iterable[str]) -> Iterator[tuple[Any, Any, list[str]]]:
-        groups: dict[int, tuple[Any, Any, list[str]]] = {}
-        for key in keys:
-            full = self._full(key)
-            shard, definition, _part = handle.place(full)
-            groups.setdefault(id(shard), (shard, definition, []))[2].append(full)
-        yield from groups.values()
-
-    def _states(self, keys: Iterable[str]) -> set[str]:
-        """Those of the keys that have a live document."""
-        handle = self._handle()
-        live: set[str] = set()
-        if handle is None:
-            return live
-        for shard, definition, group in self._by_shard(handle, keys):
-            for chunk in chunks(group):
-                params = [definition.id, *chunk]
-                for row in shard.database.ask(sql.STATES(len(params) - 1), params):
-                    if row[1] != TOMBSTONE:
-                        live.add(row[0][len(self._prefix) :])
-        return live
 
     def _settled(self, document: Document, on_conflict: OnConflict | None = None) -> Any:
         """What readers of a conflicted document are shown: the resolver's value, or DELETE for nothing.

@@ -255,8 +255,7 @@ def _joined_by_id(
         return None
     if reading.shape is not None and not hasattr(reading.shape, "decode_list"):
         return None
-    found, last = connection.rows(sql.WINDOW, (after, top, limit))[0]
-    end = last if found == limit else top
+    found, end = _window(connection, after, top, limit)
     count, keys, bodies = connection.rows(sql.JOINED, (after, end))[0]
     others = connection.rows(sql.OTHERS_BY_ID, (after, end)) if count < found else []
     if count + len(others) < found:
@@ -265,6 +264,12 @@ def _joined_by_id(
         return Plain(), others, end, 0
     page = plain(reading, count, keys, bodies)
     return None if page is None else (page, others, end, len(bodies) - (count - 1))
+
+
+def _window(connection: Connection, after: int, top: int, limit: int) -> tuple[int, int]:
+    """How many heads there are from an id on, of so many at most, and the id up to which these are all."""
+    found, last = connection.rows(sql.WINDOW, (after, top, limit))[0]
+    return found, last if found == limit else top
 
 
 def _rows_by_id(
@@ -279,8 +284,7 @@ def _rows_by_id(
         rows, body_bytes = _with_versions(connection.rows(sql.HEADS_BY_ID, bounds))
     elif any(reading.holding):
         # So many heads are looked at, not found: what holds nothing of it does not keep one statement busy for ever.
-        found, last = connection.rows(sql.WINDOW, bounds)[0]
-        end = last if found == limit else top
+        _found, end = _window(connection, *bounds)
         sizes = tuple([len(alternative) for alternative in reading.holding if alternative])
         rows = connection.rows(sql.LIVE_HOLDING(sizes), (after, end, *chain.from_iterable(reading.holding)))
         return rows, end, sum([len(row[4]) for row in rows if row[4]])

@@ -9,18 +9,16 @@ Pure: no input or output.
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
 from hashlib import blake2b
 
 from vstore.errors import InvalidToken
+from vstore.tokens import content_of, text_of
 
 
 def token_of(full: bool, feeds: str, positions: Sequence[int]) -> str:
     """The token of a position in every partition of feeds; it is of the full feed or of the compacted one."""
-    text = json.dumps([1, int(full), feeds, positions], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return text_of([1, int(full), feeds, positions])
 
 
 def feeds_of(now: Sequence[tuple[str, int]]) -> str:
@@ -39,7 +37,7 @@ def positions_in(token: str, full: bool, feeds: str, reached: Sequence[int]) -> 
     """
     advice = "Nothing was read. Start without `since` and take the new feed's token."
     try:
-        _form, was_full, was_feeds, positions = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        _form, was_full, was_feeds, positions = content_of(token)
         if not all(type(position) is int and position >= 0 for position in positions):
             raise ValueError("a position is a count")
         if token != token_of(was_full, was_feeds, positions):  # there is one text for a token

@@ -30,7 +30,6 @@ import sysconfig
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter, time_ns
 from typing import Any
 
@@ -40,6 +39,7 @@ from multiprocess.process import parent_process
 from mapreduce.executors import worked
 from mapreduce.executors.failure import Failure
 from mapreduce.executors.shipping import Home, living_in, packed, unpacked, unpacked_function
+from mapreduce.sizes import resident_bytes
 
 READY = b"ready"
 END = b"end"
@@ -88,7 +88,7 @@ def serve(connection: Any, idle_seconds: float) -> None:
             main.update(before)
             imported.note(greeting, started_ns)
             gc.collect()
-            if threading.active_count() > OWN_THREADS or _resident_bytes() > IDLE_BYTES:
+            if threading.active_count() > OWN_THREADS or (resident_bytes() or _peak_bytes()) > IDLE_BYTES:
                 return
 
 
@@ -173,10 +173,8 @@ def _stamp(file: str) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_size
 
 
-def _resident_bytes() -> int:
-    with suppress(OSError):
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # at most, where the present size is not to be had
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 

@@ -34,7 +34,7 @@ from mapreduce.engine import OnError, execute
 from mapreduce.errors import NotOneRow
 from mapreduce.executors import Executor
 from mapreduce.executors.inline import Inline
-from mapreduce.job import MEMORY, ON_CONFLICT, ON_ERROR
+from mapreduce.job import MEMORY, check_limits, check_policies
 from mapreduce.partial import Skipped
 from mapreduce.progress import ProgressFunction, Teller
 from mapreduce.query.aggregate import Aggregate, Figure, figure
@@ -143,15 +143,10 @@ def query(
     Raises:
         ConfigurationError: an argument cannot be used.
     """
-    for name, value, known in (("on_conflict", on_conflict, ON_CONFLICT), ("on_error", on_error, ON_ERROR)):
-        if value not in known:
-            raise ConfigurationError(f"{name}= is {value!r}; known are {', '.join(known)}. Nothing was run.")
+    check_policies(on_conflict, on_error)
+    check_limits(memory, deadline)
     if workers is not None and workers < 1:
         raise ConfigurationError(f"workers= is {workers}; at least one is needed. Nothing was run.")
-    if memory < 1:
-        raise ConfigurationError(f"memory= is {memory}; pass a number of bytes. Nothing was run.")
-    if deadline is not None and not deadline > 0:
-        raise ConfigurationError(f"deadline= is {deadline}; pass seconds above 0. Nothing was run.")
     return Query(over, Options(workers, executor, on_conflict, on_error, memory, deadline, progress))
 
 

@@ -14,7 +14,6 @@ in one group and in the range is taken by its partial.
 from __future__ import annotations
 
 import base64
-import json
 import tempfile
 import weakref
 from bisect import bisect_left
@@ -32,6 +31,7 @@ from mapreduce.views.reduction import Reduction, refused
 from mapreduce.views.tree import Bounds, Leaf, Whole, pieces
 from vstore.errors import ConfigurationError, InvalidToken
 from vstore.sql.database import Connection
+from vstore.tokens import content_of, text_of
 
 RESULTS_AHEAD = 1_000
 SPOOL_BYTES = 16 * 1024 * 1024
@@ -84,7 +84,7 @@ class Cursor(NamedTuple):
     def parse(cls, text: str, reverse: bool, ranges: int) -> Cursor:
         """From what `after` gave. Raises InvalidToken if it is none, or of another order."""
         try:
-            form, down, number, bound = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+            form, down, number, bound = content_of(text)
             made = cls(number, base64.b64decode(bound))
             if form != 1 or type(number) is not int or not 0 <= number < ranges or made.text(down) != text:
                 raise ValueError("not as it was given out")
@@ -99,8 +99,7 @@ class Cursor(NamedTuple):
 
     def text(self, reverse: bool) -> str:
         """As it is given out."""
-        data = json.dumps([1, int(reverse), self.range, base64.b64encode(self.bound).decode()], separators=(",", ":"))
-        return base64.urlsafe_b64encode(data.encode()).decode().rstrip("=")
+        return text_of([1, int(reverse), self.range, base64.b64encode(self.bound).decode()])
 
 
 def question(
