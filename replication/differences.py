@@ -42,11 +42,11 @@ from replication.frames import (
     Wanted,
     Writer,
     read,
-    separator,
 )
 from vstore.errors import InvalidToken
+from vstore.fingerprint import lanes_of
 from vstore.partition import MAX_KEY_BYTES
-from vstore.ranges import KeyRange, next_key
+from vstore.ranges import KeyRange, next_key, separator
 
 BRANCHES = 16
 """Into how many ranges one is split. Two send half the bytes in four times the messages; 64 send more."""
@@ -60,7 +60,6 @@ READ_ROWS = 4_096
 PAGE_ROWS = 1_000
 """How many elements of a long range are compared at a time."""
 
-_LANES = Struct(">4I")
 _COUNTED = Struct(">5Q")
 
 Row = tuple[str, bytes]
@@ -210,7 +209,7 @@ def _split_rows(keys: KeyRange, rows: Sequence[Row]) -> Sums | Listed:
             ends.append(separator(rows[n - 1][0], key))
             sums.append(total)
             total = Sum()
-        total = total.plus((1, *_LANES.unpack(element)))
+        total = total.plus((1, *lanes_of(element)))
     if not sums:
         return _listed(keys, rows)
     return Sums((*ends, keys.high), tuple([each.fingerprint for each in (*sums, total)]))

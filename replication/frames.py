@@ -261,11 +261,3 @@ def _refuse(frame: bytes, problem: str) -> NoReturn:
         f"a frame of {len(frame):,} bytes from the peer cannot be read: {problem}. Nothing was changed because of it. "
         f"Compare again; if it recurs, see that both sides run the same version of vstore."
     )
-
-
-def separator(below: str, above: str) -> str:
-    """The shortest text that is above one key and not above the next; the next itself if both are one."""
-    if below >= above:
-        return above
-    at = next((n for n, (a, b) in enumerate(zip(below, above, strict=False)) if a != b), min(len(below), len(above)))
-    return above[: at + 1]

@@ -42,6 +42,11 @@ class Parked:
     tries: int
     link: str
 
+    @property
+    def name(self) -> str:
+        """What names it in the table, beside its key."""
+        return f"{self.link}:{self.rev}"
+
     def is_due(self, now_us: int) -> bool:
         """Whether it is time to try it again."""
         return now_us >= self.since_us + waited_seconds(self.tries, RETRY_SECONDS, LONGEST_SECONDS) * 1_000_000
@@ -106,7 +111,7 @@ class Parking:
             self.count += before is None
             self.rows[key, version.rev] = Parked(key, version.rev, said, since, tries, self._link)
             self.note(key, version)
-            named = here.definition.id, KIND, key, self._name(version.rev)
+            named = here.definition.id, KIND, key, self.rows[key, version.rev].name
             found[named] = (*named, version.rev, said, since, tries)
         with here.shard.transaction():
             connection = here.shard.database.read()
@@ -115,12 +120,13 @@ class Parking:
 
     def release(self, key: str, rev: str) -> None:
         """Forgets about a row that has arrived, or that nobody has any more."""
-        if self.rows.pop((key, rev), None) is None:
+        gone = self.rows.pop((key, rev), None)
+        if gone is None:
             return
         here = place(self._target, part_of(key, self._target.partitions))
         self._waiting[here.part].pop((key, rev), None)
         with here.shard.transaction():
-            here.shard.database.read().run(sql.UNPARK, (here.definition.id, KIND, key, self._name(rev)))
+            here.shard.database.read().run(sql.UNPARK, (here.definition.id, KIND, key, gone.name))
 
     def tidy(self) -> None:
         """Forgets about rows that another filter or history of the same two has left, and that are known here now."""
@@ -130,7 +136,7 @@ class Parking:
                 connection = here.shard.database.read()
                 rows = connection.rows(sql.VERSION, (here.definition.id, each.key, each.rev))
                 if rows:
-                    connection.run(sql.UNPARK, (here.definition.id, KIND, each.key, f"{each.link}:{each.rev}"))
+                    connection.run(sql.UNPARK, (here.definition.id, KIND, each.key, each.name))
         self._before = []
 
     def without(self, part: int, known: Knowledge) -> Knowledge:
@@ -149,6 +155,3 @@ class Parking:
             for event in [*(dot[:2] for dot in version.dots), *version.clock.cloud]:
                 claimed.remove(*event)
         return claimed
-
-    def _name(self, rev: str) -> str:
-        return f"{self._link}:{rev}"

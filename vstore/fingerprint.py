@@ -32,3 +32,8 @@ def element(key: str, rev: str, dots: str, clock: str, kind: str) -> Lanes:
 def element_bytes(lanes: Sequence[int]) -> bytes:
     """The 16 bytes that the lanes stand for."""
     return _LANES.pack(*lanes)
+
+
+def lanes_of(data: bytes) -> Lanes:
+    """The lanes that 16 bytes stand for."""
+    return _LANES.unpack(data)

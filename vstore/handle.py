@@ -6,7 +6,8 @@ handed: it knows the shards and the definition on each, and nothing of users.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -52,6 +53,13 @@ class Handle:
         part = part_of(key, self.partitions)
         owner = self.owners[part]
         return self.shards[owner], self.definitions[owner], part
+
+    def by_part(self, keys: Iterable[str]) -> dict[int, list[str]]:
+        """The keys by partition, each once, in the order given."""
+        found: defaultdict[int, list[str]] = defaultdict(list)
+        for key in dict.fromkeys(keys):
+            found[part_of(key, self.partitions)].append(key)
+        return dict(found)
 
     def runs(self) -> list[tuple[Shard, Definition, int, int]]:
         """For each shard the contiguous run of partitions it holds: (shard, definition, first part, end)."""

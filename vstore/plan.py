@@ -243,6 +243,12 @@ def knowledge_of(connection: Connection, partition: int, actor: str, ctr: int) -
     return known
 
 
+def knowledge_in(connection: Connection, partition: int) -> Knowledge:
+    """The same of a partition whose counter row has not been read."""
+    [(_id, _collection, _part, actor, ctr, *_)] = connection.rows(sql.PARTITION, (partition,))
+    return knowledge_of(connection, partition, actor, ctr)
+
+
 def forgotten_of(connection: Connection, partition: int) -> dict[str, int]:
     """For each actor up to which of its events deleted keys may have been purged from a partition."""
     return dict(connection.rows(sql.FORGOTTEN, (partition,)))

@@ -62,6 +62,14 @@ def next_key(key: str) -> str:
     return key + "\x01"
 
 
+def separator(below: str, above: str) -> str:
+    """The shortest text that is above one key and not above the next; the next itself if both are one."""
+    if below >= above:
+        return above
+    at = next((n for n, (a, b) in enumerate(zip(below, above, strict=False)) if a != b), min(len(below), len(above)))
+    return above[: at + 1]
+
+
 def _after(prefix: str) -> str:
     """The smallest text above all that begin with the prefix."""
     for at in range(len(prefix) - 1, -1, -1):

@@ -7,10 +7,13 @@ from typing import Any
 from replication.pull import Pulled, pull
 from vstore import Store
 from vstore.handle import Handle
+from vstore.history import versions_of
 from vstore.sql import statements as sql
-from vstore.sql.rows import version_of
+from vstore.sql.lineages import heads_of
 
 NAME = "notes"
+
+Pair = tuple[Store, Store]
 
 
 def handle_of(store: Store) -> Handle:
@@ -33,6 +36,10 @@ def events(store: Store) -> list[tuple[str, str]]:
 
 def versions(store: Store, key: str) -> dict[str, bool]:
     """Every version that a store has of a document: by rev, whether it is a stub."""
+    return {rev: version.stub for rev, version in versions_of(handle_of(store), key).items()}
+
+
+def heads(store: Store, key: str) -> set[str]:
+    """The revs of a document that no other supersedes."""
     shard, definition, _part = handle_of(store).place(key)
-    rows = [version_of(row[1:]) for row in shard.database.ask(sql.VERSIONS(1), (definition.id, key))]
-    return {version.rev: version.stub for version in rows}
+    return set(heads_of(shard.database.ask, definition.id, [key])[key])

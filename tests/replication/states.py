@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vstore import Store
-from vstore.plan import knowledge_of as in_partition
+from vstore.plan import knowledge_in
 from vstore.sql import statements as sql
 from vstore.sql.rows import clock_text, dots_text, version_of
 
@@ -27,6 +27,5 @@ def knowledge_of(store: Store) -> dict[tuple[str, int], list[tuple[str, int, int
         for shard, definition, first, end in handle.runs():
             with shard.database.snapshot() as connection:
                 for part in range(first, end):
-                    [row] = connection.rows(sql.PARTITION, (definition.base + part,))
-                    found[name, part] = sorted(in_partition(connection, row[0], row[3], row[4]))
+                    found[name, part] = sorted(knowledge_in(connection, definition.base + part))
     return found

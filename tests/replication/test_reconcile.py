@@ -1,4 +1,4 @@
-"""Reconciliation: exactly the differences of two sets come out, in few bytes, and what was lost is repaired."""
+"""Reconciliation: what was lost is found, told from what is on its way, and repaired."""
 
 from __future__ import annotations
 
@@ -6,422 +6,37 @@ import json
 import logging
 import random
 import threading
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from hashlib import sha256
-from itertools import accumulate
 from pathlib import Path
-from struct import iter_unpack
 from typing import Any
 
-import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
 import replication.differences as differences
 import vstore
-from replication.differences import Row, Sum, Walk, respond
-from replication.frames import (
-    FRAME_BYTES,
-    MOST_BYTES,
-    Found,
-    Item,
-    Listed,
-    Sums,
-    Wanted,
-    Writer,
-    read,
-    separator,
-)
 from replication.handshake import checkpoint_name, link_of
+from replication.heads import Heads, looks
 from replication.lease import Lease
 from replication.pull import pull, take
 from replication.pulled import Pulled
-from replication.reconcile import Heads, Reconciled, equal, looks, reconcile
+from replication.reconcile import Reconciled, reconcile
 from replication.sync import sync
 from tests.acceptance.command import vstore as run
+from tests.replication.links import Pair, handle_of
+from tests.replication.sides import Memory
 from vstore import Store
 from vstore.batch import Purge
-from vstore.errors import ConfigurationError, InvalidToken, Unavailable
+from vstore.errors import ConfigurationError, Unavailable
 from vstore.handle import Handle
-from vstore.plan import knowledge_of
+from vstore.plan import knowledge_in
 from vstore.ranges import ABOVE, KeyRange
 from vstore.sql import statements as sql
 
 
-class Memory:
-    """A side that is two lists: what the SQL one is measured against."""
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self.all = sorted(rows)
-        self.keys = [key for key, _ in self.all]
-        lanes = (
-            zip(*iter_unpack(">4I", b"".join([each for _, each in self.all])), strict=True) if self.all else [()] * 4
-        )
-        self.totals = [list(accumulate(lane, initial=0)) for lane in lanes]
-
-    def sums(self, ranges: Sequence[KeyRange]) -> list[Sum]:
-        places = [self.places(keys) for keys in ranges]
-        return [Sum(end - start, *[lane[end] - lane[start] for lane in self.totals]) for start, end in places]
-
-    def rows(self, keys: KeyRange, limit: int) -> list[Row]:
-        start, end = self.places(keys)
-        return self.all[start : min(end, start + limit)]
-
-    def bounds(self, keys: KeyRange, count: int, pieces: int) -> list[str]:
-        start, end = self.places(keys)
-        found: list[str] = []
-        for n in range(1, pieces):
-            at = start + (end - start) * n // pieces
-            bound = separator(self.keys[at - 1], self.keys[at])
-            if keys.low < bound < keys.high and bound not in found:
-                found.append(bound)
-        return found
-
-    def places(self, keys: KeyRange) -> tuple[int, int]:
-        return bisect_left(self.keys, keys.low), bisect_left(self.keys, keys.high)
-
-
-class Broken(Memory):
-    """A side that adds up by XOR."""
-
-    def sums(self, ranges: Sequence[KeyRange]) -> list[Sum]:
-        found = []
-        for keys in ranges:
-            lanes = [0] * 4
-            rows = self.rows(keys, 1 << 62)
-            for _, each in rows:
-                lanes = [a ^ b for a, b in zip(lanes, *iter_unpack(">4I", each), strict=True)]
-            found.append(Sum(len(rows), *lanes))
-        return found
-
-
-def compared(ours: Memory, theirs: Memory, limit: int = FRAME_BYTES) -> tuple[set[Row], set[Row], Walk]:
-    """What comes out: the rows that `ours` lacks, those that only it has, and the walk."""
-
-    def answer(frame: bytes) -> bytes:
-        return respond(frame, theirs, limit)
-
-    walk = Walk(ours, answer, limit=limit)
-    lacking: set[Row] = set()
-    surplus: set[Row] = set()
-    upto = ""
-    for batch in walk.batches():
-        lacking |= {(key, each) for key, found in batch.lacking.items() for each in found}
-        surplus |= {(key, each) for key, found in batch.surplus.items() for each in found}
-        assert batch.upto >= upto
-        upto = batch.upto
-    assert upto == ABOVE
-    return lacking, surplus, walk
-
-
-def element(what: Any) -> bytes:
-    return sha256(repr(what).encode()).digest()[:16]
-
-
-def numbered(count: int, seed: int = 1) -> list[Row]:
-    blob = random.Random(seed).randbytes(16 * count)
-    return [(f"user:{n:08d}", blob[16 * n : 16 * n + 16]) for n in range(count)]
-
-
-# Two sets
-
-KEYS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=6)
-
-
-@settings(max_examples=150)
-@given(
-    st.sets(
-        st.tuples(st.one_of(st.sampled_from(["a", "ab", "b", "\U0010ffff"]), KEYS), st.integers(0, 60)), max_size=150
-    ),
-    st.randoms(use_true_random=False),
-    st.sampled_from([1, 200, 1_000, FRAME_BYTES]),
-    st.sampled_from([3, 40, differences.PAGE_ROWS]),
-)
-def test_exactly_the_symmetric_difference_comes_out(
-    base: set[tuple[str, int]], some: random.Random, limit: int, page: int
-) -> None:
-    """Any two sets, some keys with many siblings; whatever frames are bounded by and however long a page is."""
-    rows = sorted((key, element((key, n))) for key, n in base)
-    share = some.choice([0.0, 0.05, 0.5, 1.0])
-    ours = {row for row in rows if some.random() >= share}
-    theirs = {row for row in rows if some.random() >= some.choice([0.0, share])}
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(differences, "PAGE_ROWS", page)
-        patch.setattr(differences, "READ_ROWS", some.choice([33, 60, 4_096]))
-        lacking, surplus, _walk = compared(Memory(ours), Memory(theirs), limit)
-
-    assert lacking == theirs - ours
-    assert surplus == ours - theirs
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_it_comes_out_of_larger_sets_too(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hundreds of elements; one key has more than a page of them, or a side has almost none; in small frames."""
-    some = random.Random(seed)
-    monkeypatch.setattr(differences, "PAGE_ROWS", some.choice([3, 20]))
-    monkeypatch.setattr(differences, "READ_ROWS", some.choice([33, 100, 4_096]))
-    count = some.choice([40, 150, 600])
-    keys = some.choice([1, 2, 10, count])
-    rows = [(f"k{some.randrange(keys)}", element(n)) for n in range(count)]
-    few, most = set(some.sample(rows, some.randrange(20))), {row for row in rows if some.random() < 0.95}
-    ours, theirs = some.choice([(few, most), (most, few), (most, {row for row in rows if some.random() < 0.95})])
-
-    lacking, surplus, _walk = compared(Memory(ours), Memory(theirs), some.choice([1, 300, 2_000, FRAME_BYTES]))
-
-    assert lacking == theirs - ours
-    assert surplus == ours - theirs
-
-
-def test_no_frame_is_larger_than_its_bound_and_the_rest_is_continued() -> None:
-    """20,000 against 18,000 with 3,000 differences, both ways in frames of 4 KiB."""
-    some = random.Random(2)
-    rows = numbered(20_000)
-    ours = Memory(row for row in rows if some.random() > 0.05)
-    theirs = Memory(row for row in rows if some.random() > 0.1)
-    sizes: list[int] = []
-
-    def answer(frame: bytes) -> bytes:
-        reply = respond(frame, theirs, 8_192)
-        sizes.extend((len(frame), len(reply)))
-        return reply
-
-    walk = Walk(ours, answer, limit=8_192)
-    found = {key for batch in walk.batches() for key in {*batch.lacking, *batch.surplus}}
-
-    assert found == {key for key, _ in set(ours.all) ^ set(theirs.all)}
-    assert max(sizes) <= 8_192
-    assert len(sizes) == walk.frames > 20
-
-
-def test_a_million_documents_cost_what_they_may() -> None:
-    """1 difference within 4 KiB, 100 within 150 KiB, none in one question; both ways together."""
-    rows = numbered(1_000_000)
-    theirs = Memory(rows)
-    some = random.Random(3)
-    changed = some.sample(range(len(rows)), 100)
-
-    sizes = {}
-    for count in (0, 1, 100):
-        mine = list(rows)
-        for n in changed[:count]:
-            mine[n] = mine[n][0], element(n)
-        ours = Memory(mine) if count else theirs
-        lacking, surplus, walk = compared(ours, theirs)
-        assert len(lacking) == len(surplus) == count
-        sizes[count] = walk.frame_bytes
-        assert walk.frames <= 10
-
-    assert sizes[0] < 64
-    assert sizes[1] <= 4 * 1024
-    assert sizes[100] <= 150 * 1024
-
-
-def test_differences_that_lie_together_cost_little() -> None:
-    """The last 100 written under rising keys: 100 scattered ones cost twenty times as much."""
-    rows = numbered(200_000)
-
-    lacking, _surplus, walk = compared(Memory(rows[:-100]), Memory(rows))
-
-    assert lacking == set(rows[-100:])
-    assert walk.frame_bytes < 8 * 1024
-
-
-def test_an_empty_side_gets_pages_in_the_order_of_keys() -> None:
-    """The bootstrap of a replica: memory holds one page, and the position rises with each."""
-    rows = numbered(30_000)
-    theirs = Memory(rows)
-    walk = Walk(Memory([]), lambda frame: respond(frame, theirs))
-
-    batches = [(list(batch.lacking), batch.upto) for batch in walk.batches()]
-
-    assert [key for keys, _ in batches for key in keys] == [key for key, _ in rows]
-    assert max(len(keys) for keys, _ in batches) <= 3 * differences.PAGE_ROWS
-    assert all(key < upto for keys, upto in batches for key in keys)
-
-
-def test_the_walk_may_begin_at_any_key() -> None:
-    rows = numbered(5_000)
-    theirs = Memory(rows)
-    walk = Walk(Memory(rows[:100]), lambda frame: respond(frame, theirs), KeyRange("user:00004000"))
-
-    found = {key for batch in walk.batches() for key in batch.lacking}
-
-    assert found == {key for key, _ in rows[4_000:]}
-
-
-def test_pairs_of_equal_elements_are_seen_which_an_xor_would_not() -> None:
-    """Two documents have one element here and two have another there: under XOR both are nothing."""
-    rows = numbered(100)
-    ours = [*rows, ("x", element(1)), ("y", element(1))]
-    theirs = [*rows, ("x", element(2)), ("y", element(2))]
-
-    lacking, surplus, _walk = compared(Memory(ours), Memory(theirs))
-    blind = compared(Broken(ours), Broken(theirs))
-
-    assert (lacking, surplus) == (set(theirs) - set(ours), set(ours) - set(theirs))
-    assert blind[:2] == (set(), set())
-
-
-def test_a_side_that_changes_under_the_walk_ends_it_all_the_same() -> None:
-    """Writers do not wait. What changed meanwhile may or may not come out; all else does."""
-    some = random.Random(4)
-    rows = numbered(20_000)
-    lost = set(rows[5_000:20_000:500])
-    theirs = Memory(rows)
-    ours = Memory(set(rows) - lost)
-
-    def answer(frame: bytes) -> bytes:
-        nonlocal theirs
-        theirs = Memory([*theirs.all, *[(f"new:{some.random()}", some.randbytes(16)) for _ in range(50)]])
-        return respond(frame, theirs)
-
-    found = {key for batch in Walk(ours, answer).batches() for key in batch.lacking}
-
-    assert {key for key, _ in lost} <= found
-
-
-# Frames
-
-
-def frame(*items: Item, upto: str = "") -> bytes:
-    writer = Writer()
-    for item in items:
-        assert writer.add(item)
-    return writer.frame(upto)
-
-
-@given(st.lists(KEYS, min_size=4, max_size=9, unique=True), st.randoms(use_true_random=False))
-def test_a_frame_is_read_as_it_was_written(keys: list[str], some: random.Random) -> None:
-    a, b, *rest, c = sorted(keys)
-    each = tuple(some.randbytes(16) for _ in range(3))
-    items: list[Item] = [
-        Sums(("", a, b), (some.randbytes(12), some.randbytes(12))),
-        Found(b, c, tuple((key, some.randbytes(16)) for key in [b, b, *rest]), each),
-        Listed(c, ABOVE, each) if some.random() < 0.5 else Wanted(c, ABOVE, each),
-    ]
-
-    assert read(frame(*items, upto=a)) == (items, a)
-
-
-def raw(version: Any = 1, upto: Any = "", *items: Any) -> bytes:
-    return msgspec.msgpack.encode([version, upto, list(items)])
-
-
-@pytest.mark.parametrize(
-    ("given_frame", "problem"),
-    [
-        (b"", "truncated"),
-        (b"\x00", "array"),
-        (raw(2), "version 2"),
-        (raw(1, 7), "Expected `str`"),
-        (raw(1, "a\0"), "ends at what is no key"),
-        (raw(1, "", [9, b"\0\0", ["a", "b"], b""]), "unknown kind"),
-        (raw(1, "", [1, b"\0\0", ["b", "a"], b""]), "ends before it begins"),
-        (raw(1, "", [1, b"\0\5", ["a", "b"], b""]), "shares more"),
-        (raw(1, "", [1, b"\0", ["a"], b""]), "no range"),
-        (raw(1, "", [1, b"\0\0", ["a", "b"], b"123"]), "cut in the middle"),
-        (raw(1, "", [1, b"\0\0", ["a", "b\0"], b""]), "a key is none"),
-        (raw(1, "", [1, b"\0\0", ["a", "b" * 2_000], b""]), "a key is none"),
-        (raw(1, "", [0, b"\0\0", ["a", "b"], b"x" * 24]), "one fingerprint for each range"),
-        (raw(1, "", [0, b"\0\0\0", ["a", "c", "b"], b"x" * 24]), "not in order"),
-        (raw(1, "", [3, b"\0\0\0", ["a", "b", "c"], b"x" * 16]), "not in its range"),
-        (raw(1, "", [3, b"\0\0", ["a", "b"], b"x" * 16]), "one key for each element"),
-        (raw(1, "", [1, b"\0\0", ["a", "c"], b""], [1, b"\0\0", ["b", "d"], b""]), "overlap"),
-        (raw(1, "", [1, b"\0\0", ["a", "b"], b"", b"x" * 16]), "belong to another kind"),
-        (b"\x93\x01\xa0\xdd\xff\xff\xff\xff", "truncated"),
-        (b"x" * (MOST_BYTES + 1), "longer than"),
-    ],
-)
-def test_what_is_no_frame_is_refused(given_frame: bytes, problem: str) -> None:
-    with pytest.raises(InvalidToken, match=problem) as caught:
-        respond(given_frame, Memory(numbered(100)))
-
-    assert "Nothing was changed" in str(caught.value)
-
-
-def test_a_frame_with_changed_bytes_is_refused_or_answered_and_nothing_else() -> None:
-    some = random.Random(5)
-    side = Memory(numbered(3_000))
-    frames = [
-        frame(Sums(("", "user:00001", ABOVE), (b"x" * 12, b"y" * 12))),
-        frame(Listed("user:0000012", "user:0000014", (b"z" * 16,))),
-        frame(Wanted("user:0000012", "user:0000014", tuple(each for _, each in side.all[125:130]))),
-    ]
-    answered = refused = 0
-    for _ in range(2_000):
-        damaged = bytearray(some.choice(frames))
-        for _ in range(some.randrange(1, 4)):
-            damaged[some.randrange(len(damaged))] = some.randrange(256)
-        try:
-            respond(bytes(damaged[: some.randrange(len(damaged)) or None]), side)
-            answered += 1
-        except InvalidToken:
-            refused += 1
-
-    assert answered + refused == 2_000
-    assert answered
-    assert refused > answered
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        frame(Sums(("a", "b"), (b"x" * 12,)), upto="a"),  # goes back
-        frame(Wanted("user:000001", "user:000002", ())),  # a question
-        frame(Found("user:000001", "user:000002", ())),  # an answer to a list, and none was sent
-        frame(upto=""),
-    ],
-)
-def test_an_answer_to_something_else_is_refused_or_means_equal(answer: bytes) -> None:
-    walk = Walk(Memory(numbered(1_000)), lambda _frame: answer, KeyRange("user:00000100"))
-
-    if read(answer) == ([], ""):
-        assert [len(batch) for batch in walk.batches()] == [0]
-        return
-    with pytest.raises(InvalidToken, match="Nothing was changed"):
-        list(walk.batches())
-
-
-def test_an_answer_may_not_be_a_question_or_hold_an_answer_to_us() -> None:
-    with pytest.raises(InvalidToken, match="has an answer in it"):
-        respond(frame(Found("a", "b", ())), Memory([]))
-
-
-@given(KEYS, KEYS)
-def test_a_separator_is_above_the_one_and_not_above_the_other(one: str, other: str) -> None:
-    below, above = sorted([one, other])
-
-    found = separator(below, above)
-
-    assert below < found <= above or below == above == found
-    assert len(found) <= len(above)
-
-
-# Two stores
-
-Pair = tuple[Store, Store]
-
-
-@pytest.fixture
-def pair(url: str, fresh_url: Callable[[str], str]) -> Iterator[Pair]:
-    """A store on each kind of database in turn, and another on SQLite."""
-    with vstore.open(url) as one, vstore.open(fresh_url("sqlite")) as other:
-        yield one, other
-
-
-def handles(*stores: Store) -> list[Handle]:
-    found = [store.handle("notes") for store in stores]
-    assert all(handle is not None for handle in found)
-    return found  # type: ignore[return-value]
-
-
 def both(a: Store, b: Store) -> tuple[Handle, Handle]:
-    return tuple(handles(a, b))  # type: ignore[return-value]
+    return handle_of(a), handle_of(b)
 
 
 def ask(store: Store, statement: str, **params: Any) -> int:
@@ -433,6 +48,11 @@ def ask(store: Store, statement: str, **params: Any) -> int:
             changed += connection.execute(text(statement), params).rowcount
         engine.dispose()
     return changed
+
+
+def equal(source: Handle, target: Handle) -> bool:
+    """Whether two replicas hold the same heads and know the same of their past."""
+    return Heads(source).sums([KeyRange()]) == Heads(target).sums([KeyRange()])
 
 
 def lose(store: Store, key: str, *tables: str) -> None:
@@ -454,7 +74,7 @@ def test_the_database_adds_up_what_the_rows_say(
             store["notes"].put_many({key: some.random() for key in keys})
             for n in range(60):
                 store["notes"].put("a", n, context=vstore.Context("a"))
-            [handle] = handles(store)
+            handle = handle_of(store)
             side = Heads(handle)
             memory = Memory(side.rows(KeyRange(), 1 << 40))
             cuts = ["", "A", "a", "a ", "a!", "ab", "k0.5", "k0.9", "\U0010ffff", ABOVE]
@@ -740,11 +360,10 @@ def test_a_target_that_is_ahead_differs_from_nothing(pair: Pair) -> None:
 
 def forget(store: Store, key: str) -> None:
     """Purges a deleted key, as if every replica had acknowledged all that this one knows."""
-    [handle] = handles(store)
+    handle = handle_of(store)
     shard, definition, part = handle.place(key)
     with shard.database.snapshot() as connection:
-        [row] = connection.rows(sql.PARTITION, (definition.base + part,))
-        known = knowledge_of(connection, row[0], row[3], row[4])
+        known = knowledge_in(connection, definition.base + part)
     [purged] = shard.apply(definition, [Purge(part, [key], known.bases())])
     assert purged.keys == [key]
 
@@ -831,7 +450,7 @@ def interrupted(source: Handle, target: Handle, batches: int) -> Reconciled:
     return reconcile(source, target, first=True, on_batch=count, stop=stop)
 
 
-def test_an_interrupted_bootstrap_goes_on_where_it_was(pair: Pair) -> None:
+def test_an_interrupted_bootstrap_goes_on_where_it_was(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after a page, then killed in the middle of one: nothing before the noted key is looked at again."""
     a, b = pair
     a["notes"].put_many({f"k{n:04d}": n for n in range(3_000)})
@@ -843,18 +462,20 @@ def test_an_interrupted_bootstrap_goes_on_where_it_was(pair: Pair) -> None:
     assert not first.finished
     a["notes"]["k0001"] = "written after the beginning"
 
-    def killed(*args: Any) -> Pulled:
+    def killed(*args: Any, **settings: Any) -> Pulled:
         raise Unavailable("the database is gone")
 
+    monkeypatch.setattr("replication.reconcile.take", killed)
     with pytest.raises(Unavailable):
-        reconcile(source, target, first=True, take=killed)
+        reconcile(source, target, first=True)
     taken: list[str] = []
 
-    def watched(source: Handle, target: Handle, keys: Sequence[str]) -> Pulled:
+    def watched(source: Handle, target: Handle, keys: Sequence[str], **settings: Any) -> Pulled:
         taken.extend(keys)
-        return take(source, target, keys)
+        return take(source, target, keys, **settings)
 
-    done = reconcile(source, target, first=True, take=watched)
+    monkeypatch.setattr("replication.reconcile.take", watched)
+    done = reconcile(source, target, first=True)
 
     assert done.finished
     assert done.began == began != source.positions()
