@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,36 +10,17 @@ import pytest
 import vstore
 from replication import sync
 from replication.filters import Filter
-from replication.pull import Pulled, pull
+from replication.pull import Pulled
+from tests.replication.links import Pair, events, pulled
 from vstore import ConfigurationError, Store
-from vstore.sql import statements as sql
-
-Pair = tuple[Store, Store]
 
 
 @pytest.fixture
-def pair(url: str, fresh_url: Callable[[str], str]) -> Iterator[Pair]:
-    """A store on each kind of database in turn, and another on SQLite."""
-    with vstore.open(url) as one, vstore.open(fresh_url("sqlite")) as other:
-        for store in (one, other):
-            store.create("notes", partitions=4)
-        yield one, other
-
-
-def pulled(source: Store, target: Store, **options: Any) -> Pulled:
-    """One pull of the collection."""
-    there, here = source.handle("notes"), target.handle("notes")
-    assert there is not None
-    assert here is not None
-    return pull(there, here, **options)
-
-
-def events(store: Store) -> list[tuple[str, str]]:
-    """Keys and kinds of all events."""
-    handle = store.handle("notes")
-    assert handle is not None
-    shard = handle.shards[0]
-    return [(key, kind) for _id, key, kind in shard.database.ask(sql.EVENTS_BY_ID, (0, 1 << 62, 1_000))]
+def pair(pair: Pair) -> Pair:
+    """Both with the collection, in 4 partitions."""
+    for store in pair:
+        store.create("notes", partitions=4)
+    return pair
 
 
 def fill(store: Store) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,18 @@ from replication import sync
 from replication.feed import Feed
 from replication.handshake import meet, pending, standings
 from replication.pull import Pulled
-from tests.replication.links import events, handle_of, pulled, versions
+from tests.replication.links import Pair, events, handle_of, pulled, versions
 from vstore import Store
 from vstore.batch import Purge
 from vstore.partition import part_of
 
-Pair = tuple[Store, Store]
-
 
 @pytest.fixture
-def pair(url: str, fresh_url: Callable[[str], str]) -> Iterator[Pair]:
-    """A store on each kind of database in turn, and another on SQLite."""
-    with vstore.open(url) as one, vstore.open(fresh_url("sqlite")) as other:
-        for store in (one, other):
-            store.create("notes", partitions=2)
-        yield one, other
+def pair(pair: Pair) -> Pair:
+    """Both with the collection, in 2 partitions."""
+    for store in pair:
+        store.create("notes", partitions=2)
+    return pair
 
 
 def purge(store: Store, *keys: str) -> None:
@@ -45,6 +42,23 @@ def purge(store: Store, *keys: str) -> None:
 
 def actors(store: Store) -> list[str]:
     return [each.actor for each in standings(handle_of(store))]
+
+
+class Backup:
+    """A database and its state folder as they are when it is made, so that nothing in them tells when they are back."""
+
+    def __init__(self, path: Path, state: Path) -> None:
+        self._path, self._state = path, state
+        self._bytes = path.read_bytes()
+        shutil.copytree(state, f"{state}-saved")
+
+    def restore(self) -> None:
+        """Puts both back where they were, the database into the same inode."""
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        self._path.write_bytes(self._bytes)
+        shutil.rmtree(self._state)
+        shutil.copytree(f"{self._state}-saved", self._state)
 
 
 def test_pending_says_how_much_there_is_to_take(pair: Pair) -> None:
@@ -136,14 +150,11 @@ def test_a_target_that_was_set_back_becomes_somebody_else_before_it_takes_anythi
         a.create("notes", partitions=1)
         with vstore.open(f"sqlite:///{path}", state=state) as b:
             b.create("notes", partitions=1)["k"] = "before"
-        shutil.copy(path, tmp_path / "backup.db")
-        shutil.copytree(state, tmp_path / "backup-state")
+        backup = Backup(path, state)
         with vstore.open(f"sqlite:///{path}", state=state) as b:
             b["notes"]["lost"] = "after the backup"
             pulled(b, a)
-        _restore(tmp_path / "backup.db", path)
-        shutil.rmtree(state)
-        shutil.copytree(tmp_path / "backup-state", state)
+        backup.restore()
         with vstore.open(f"sqlite:///{path}", state=state) as b, caplog.at_level(logging.ERROR, "replication"):
             old = actors(b)
 
@@ -172,14 +183,11 @@ def test_a_source_that_was_set_back_is_fenced(tmp_path: Path, fresh_url: Callabl
         b.create("notes", partitions=1)
         with vstore.open(f"sqlite:///{path}", state=state) as a:
             a.create("notes", partitions=1)["k"] = "before"
-        shutil.copy(path, tmp_path / "backup.db")
-        shutil.copytree(state, tmp_path / "backup-state")
+        backup = Backup(path, state)
         with vstore.open(f"sqlite:///{path}", state=state) as a:
             a["notes"]["x"] = "after the backup"
             pulled(a, b)
-        _restore(tmp_path / "backup.db", path)
-        shutil.rmtree(state)
-        shutil.copytree(tmp_path / "backup-state", state)
+        backup.restore()
         with vstore.open(f"sqlite:///{path}", state=state) as a:
             report = pulled(a, b)
             a["notes"]["y"] = "written by the ghost"
@@ -307,10 +315,3 @@ def test_reconciling_always_finds_a_row_that_was_lost(pair: Pair) -> None:
     assert report.differences == 1
     assert b["notes"]["k7"] == 7
     assert healthy.differences == 0
-
-
-def _restore(backup: Path, path: Path) -> None:
-    """Puts a backup where the file was, into the same inode."""
-    for suffix in ("-wal", "-shm"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
-    path.write_bytes(backup.read_bytes())

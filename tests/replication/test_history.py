@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import pytest
 
 import vstore
 from replication import sync
 from replication.pull import Pulled
-from tests.replication.links import handle_of, pulled, versions
+from tests.replication.links import Pair, handle_of, pulled, versions
 from vstore import ConfigurationError, Store
-
-Pair = tuple[Store, Store]
 
 
 @pytest.fixture
-def pair(url: str, fresh_url: Callable[[str], str]) -> Iterator[Pair]:
-    """A store on each kind of database in turn, and another on SQLite."""
-    with vstore.open(url) as one, vstore.open(fresh_url("sqlite")) as other:
-        for store in (one, other):
-            store.create("notes", partitions=4)
-        yield one, other
+def pair(pair: Pair) -> Pair:
+    """Both with the collection, in 4 partitions."""
+    for store in pair:
+        store.create("notes", partitions=4)
+    return pair
 
 
 def story(store: Store, key: str) -> list[object]:

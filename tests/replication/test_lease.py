@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -13,24 +13,22 @@ import vstore
 from replication.feed import Feed
 from replication.lease import Lease, LeaseHeld, _host
 from replication.pull import Pulled
-from tests.replication.links import handle_of, pulled
+from tests.replication.links import Pair, handle_of, pulled
 from vstore import Store, Unavailable
 from vstore.shard import Shard
 from vstore.sql import statements as sql
-
-Pair = tuple[Store, Store]
 
 SECOND = 1_000_000
 
 
 @pytest.fixture
-def pair(url: str, fresh_url: Callable[[str], str]) -> Iterator[Pair]:
+def pair(pair: Pair) -> Pair:
     """A source on SQLite, and a target on each kind of database in turn."""
-    with vstore.open(fresh_url("sqlite")) as source, vstore.open(url) as target:
-        for store in (source, target):
-            store.create("notes", partitions=1)
-        source["notes"].put_many({f"k{n}": n for n in range(20)})
-        yield source, target
+    target, source = pair
+    for store in pair:
+        store.create("notes", partitions=1)
+    source["notes"].put_many({f"k{n}": n for n in range(20)})
+    return source, target
 
 
 class Watch:

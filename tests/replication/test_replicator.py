@@ -19,10 +19,9 @@ from replication import Replicator, Status
 from replication.daemon.stores import Stores
 from replication.filters import Filter
 from replication.lease import LeaseHeld
+from tests.replication.links import Pair
 from vstore import ConfigurationError, NotFound, Store, StoreError, Unavailable
 from vstore.resolvers import json3
-
-Pair = tuple[Store, Store]
 
 
 @pytest.fixture

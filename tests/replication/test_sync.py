@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,12 @@ import vstore
 from replication import PartialSync, sync
 from replication.feed import Feed
 from replication.lease import LeaseHeld
+from tests.replication.links import Pair, heads
+from tests.replication.states import knowledge_of
 from tests.simulation.oracle import Lineage
 from vstore import DELETE, ConfigurationError, Context, Store, StoreError
-from vstore.plan import knowledge_of
 from vstore.resolvers import Siblings, json3
 from vstore.shard import Shard
-from vstore.sql import statements as sql
-
-Pair = tuple[Store, Store]
-
-
-@pytest.fixture
-def pair(url: str, fresh_url: Callable[[str], str]) -> Iterator[Pair]:
-    """A store on each kind of database in turn, and another on SQLite."""
-    with vstore.open(url) as one, vstore.open(fresh_url("sqlite")) as other:
-        yield one, other
 
 
 def test_what_either_side_has_is_at_both_afterwards(pair: Pair) -> None:
@@ -408,8 +399,8 @@ def test_three_replicas_in_a_random_schedule_show_the_truth(fresh_url: Callable[
         for store in stores:
             for key in keys:
                 together = truth[key].ancestors.keys() - truth[key].superseded
-                assert set(_heads(store, key)) == together, f"seed {seed}: {key}"
-        assert _knowledge(stores[0]) == _knowledge(stores[1]) == _knowledge(stores[2])
+                assert heads(store, key) == together, f"seed {seed}: {key}"
+        assert knowledge_of(stores[0]) == knowledge_of(stores[1]) == knowledge_of(stores[2])
         assert not any(sync(one, other) for one in stores for other in stores if one is not other)
 
 
@@ -438,30 +429,11 @@ def _write(store: Store, key: str, chosen: random.Random, step: int, contexts: l
     contexts.append(now)
     context = chosen.choice([now, now, now, chosen.choice(contexts)])
     body = None if chosen.random() < 0.2 else chosen.choice([step, "same"])
-    before = set(_heads(store, key))
+    before = heads(store, key)
     if body is None:
         notes.delete(key, context=context)
     else:
         notes.put(key, body, context=context)
-    for rev in set(_heads(store, key)) - before:
+    for rev in heads(store, key) - before:
         if rev not in truth.ancestors:
             truth.write(rev, (rev, 1), context.revs, None if body is None else repr(body).encode())
-
-
-def _heads(store: Store, key: str) -> list[str]:
-    handle = store.handle("notes")
-    assert handle is not None
-    shard, definition, _part = handle.place(key)
-    return [row[3] for row in shard.database.ask(sql.HEADS(1), (definition.id, key))]
-
-
-def _knowledge(store: Store) -> list[Any]:
-    handle = store.handle("notes")
-    assert handle is not None
-    found = []
-    for shard, definition, first, end in handle.runs():
-        with shard.database.snapshot() as connection:
-            for part in range(first, end):
-                [row] = connection.rows(sql.PARTITION, (definition.base + part,))
-                found.append(list(knowledge_of(connection, row[0], row[3], row[4])))
-    return found
