@@ -19,9 +19,11 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
-from vstore.errors import ConfigurationError
+from vstore import witness
+from vstore.errors import ConfigurationError, StoreError
 from vstore.handle import Handle
 from vstore.shard import Definition, Shard
 from vstore.sql import statements as sql
@@ -78,10 +80,24 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """Both sides, partition by partition. The source was asked first."""
+    """Both sides, partition by partition. The source was asked first.
+
+    `demands` are those for a witness that either had before anybody was asked.
+    """
 
     source: tuple[Standing, ...]
     target: tuple[Standing, ...]
+    demands: tuple[Demand, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A shard whose writers wait until a peer of the collection has been asked; see `vstore.witness`."""
+
+    handle: Handle
+    shard: Shard
+    definition: Definition
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +122,32 @@ def meet(source: Handle, target: Handle) -> Handshake:
             f"feeds do not match. Nothing was moved. Export one and import it into a collection with as many "
             f"partitions."
         )
-    return Handshake(standings(source), standings(target))
+    demands = (*_demands(source), *_demands(target))  # first: who demands later than this is not answered by it
+    return Handshake(standings(source), standings(target), demands)
+
+
+def vouch(met: Handshake, source: Handle, target: Handle) -> None:
+    """Answers those who wait for a witness, unless they have been set back and nobody could give them new actors.
+
+    Where nothing may be written nobody writes who waits.
+    """
+    exposed = set()
+    for s, t in zip(met.source, met.target, strict=True):
+        exposed |= {handle.uid for handle, ghost in ((source, t.exposes(s)), (target, s.exposes(t))) if ghost}
+    for each in met.demands:
+        if each.handle.uid not in exposed:
+            with suppress(StoreError), each.shard.transaction():
+                witness.answer(each.shard.database.read(), each.definition.id, each.text)
+
+
+def _demands(handle: Handle) -> list[Demand]:
+    """Who waits for a witness. One small query for each shard."""
+    found = []
+    for shard, definition, _first, _end in handle.runs():
+        text = witness.outstanding(shard.database, definition.id)
+        if text:
+            found.append(Demand(handle, shard, definition, text))
+    return found
 
 
 def standings(handle: Handle) -> tuple[Standing, ...]:

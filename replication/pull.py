@@ -33,7 +33,7 @@ from replication import handshake
 from replication.batches import Batches
 from replication.feed import PAGE_ROWS, Feed
 from replication.filters import Filter
-from replication.handshake import Handshake, Pending, Standing, Taken, meet, place, standings
+from replication.handshake import Handshake, Pending, Standing, Taken, meet, place, standings, vouch
 from replication.lease import Lease, now_us
 from replication.parked import Parked, Parking
 from replication.pulled import Progress, Pulled
@@ -148,6 +148,7 @@ class _Pull:
 
     def run(self, reconcile: Reconcile, met: Handshake | None) -> Pulled:
         met = self._unmasked(met or meet(self._source, self._target))
+        vouch(met, self._source, self._target)
         todo = self._behind(met, self._checkpoints())
         due = self._parking.due()
         if not todo and not due and reconcile != "always":

@@ -37,6 +37,7 @@ from vstore.errors import (
     StaleMap,
     StoreError,
     Unavailable,
+    Unwitnessed,
 )
 from vstore.resolvers import DELETE, KEEP, Resolver, Sibling, Siblings
 from vstore.snapshot import Snapshot
@@ -75,6 +76,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Unavailable",
+    "Unwitnessed",
     "open",
 ]
 
@@ -93,6 +95,9 @@ def open(*urls: str, **settings: Any) -> Store:
         codec: how bodies are encoded: "json" (the default), "zlib+json", "zstd+json", …
         resolver: settles siblings; see `vstore.resolvers`.
         create: False to raise NotFound instead of making a store.
+        require_witness: True to refuse writes, with `Unwitnessed`, until a sync
+            has asked a peer whether this store was set back. For stores whose
+            proofs of actors may be restored together with their databases.
         allow_pickle, max_body_bytes, state: see docs/reference.md.
 
     Raises:

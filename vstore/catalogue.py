@@ -206,7 +206,7 @@ def _define(shard: Shard, name: str, partitions: int, options: str) -> None:
     connection.run_many(sql.ADD_PARTITION, rows)
     connection.run(sql.CHANGE_META, (f"{id_} {base + partitions - 1}", "last"))
     for row in rows:
-        shard.proof.note(row[0], row[3], 0)
+        shard.introduce(row[0], row[3])
 
 
 def _named(definitions: Mapping[str, Definition], name: str) -> Definition | None:

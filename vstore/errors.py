@@ -15,6 +15,7 @@
     ├─ SchemaMismatch        the database has another format version than this program
     ├─ ConfigurationError    settings or URLs are missing, unknown or contradict what is stored
     ├─ StaleMap              the partition is not (or no longer) written here
+    ├─ Unwitnessed           require_witness was given, and no peer has been asked yet; nothing was written
     ├─ PartialWrite          some shards committed and some did not; carries which
     └─ Unavailable           the database did not answer; may succeed if tried again
 
@@ -124,6 +125,13 @@ class ConfigurationError(StoreError):
 
 class StaleMap(StoreError):
     """The partition is not active in this database: reload the partition map and try again."""
+
+
+class Unwitnessed(StoreError):
+    """The store was opened with `require_witness`, and no peer has been asked about the collection since.
+
+    Nothing was written. The same call succeeds once a sync has met a peer.
+    """
 
 
 class Unavailable(StoreError):

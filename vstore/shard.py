@@ -28,10 +28,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from vstore import witness
 from vstore.batch import ABSENT, Arrived, Match, Purge, Put, Receive, Written
 from vstore.clock import LONG, MAX_ENTRIES
 from vstore.document import ERASE, Context, Entry, Version, context_of, erase, successor
-from vstore.errors import ClockTooLong, PreconditionFailed, StaleMap, StoreError, Unavailable
+from vstore.errors import ClockTooLong, PreconditionFailed, StaleMap, StoreError, Unavailable, Unwitnessed
 from vstore.hlc import HybridClock
 from vstore.identity import Proof
 from vstore.plan import Held, Partition, Plan
@@ -120,6 +121,9 @@ class Shard:
         self._writer = threading.RLock()
         self._doubts: dict[tuple[int, str, bytes | None], str] = {}
         self._long: dict[int, int] = {}  # by collection, how many entries of a clock are said aloud next
+        self._demand: int | None = None  # which witness has to come before an old actor mints, if one is required
+        self._witnessed: set[int] = set()  # collections that it has come for
+        self._young: set[str] = set()  # actors made since it was required: nobody can know more of them than we do
         self._open: Plan | None = None  # of the transaction() that holds the writer's place
         self._committing: tuple[list[Request], Plan] | None = None  # until it is known what became of it
 
@@ -147,6 +151,7 @@ class Shard:
             PreconditionFailed: `match` of the one Put does not hold. Nothing was written.
             ClockTooLong: a clock has more entries than are allowed. Nothing was written.
             StaleMap: a partition is not active here. Nothing was written.
+            Unwitnessed: a witness is required for a Put and has not come. Nothing was written.
             Unavailable: the database failed; `outcome_unknown` says whether
                 something may have been written after all.
         """
@@ -175,6 +180,16 @@ class Shard:
         if identity != self._identity:
             self._identity = identity
             self._distrusted = True
+
+    def require_witness(self) -> None:
+        """From now on no actor mints that this database has now, until a handshake has asked a peer about it."""
+        with self.transaction():
+            self._demand = witness.demand(self.database.read(), secrets.token_hex(8))
+
+    def introduce(self, partition: int, actor: str) -> None:
+        """Says that a partition has a new actor, made just now in the open transaction."""
+        self.proof.note(partition, actor, 0)
+        self._young.add(actor)
 
     def renew_actors(self, definition: Definition, parts: Iterable[int]) -> None:
         """Gives partitions new actors and feeds: somebody knows more of the present ones than they know themselves."""
@@ -329,7 +344,7 @@ class Shard:
         plan = Plan()
         try:
             self._perform(connection, [request], plan)
-        except StaleMap:
+        except (StaleMap, Unwitnessed):
             raise  # before anything was written
         except BaseException:
             connection.failed = True  # it may be half done, so the rest must not be committed either
@@ -346,6 +361,9 @@ class Shard:
         self._lock(
             connection, {request.definition.base + work.part for request in group for work in request.works}, plan
         )
+        if self._demand is not None:
+            for request in group:
+                self._await_witness(connection, request, plan, self._demand)
         for request in group:
             request.results = []
             request.revs = []
@@ -543,6 +561,22 @@ class Shard:
             self._reincarnate(connection, partition)  # it may have used numbers twice: its feed is read anew
         return arrived
 
+    def _await_witness(self, connection: Connection, request: Request, plan: Plan, demand: int) -> None:
+        """Refuses to mint by an actor that was here at opening, until a peer has been asked about it."""
+        definition = request.definition
+        if definition.id in self._witnessed:
+            return
+        actors = {plan.partitions[definition.base + work.part].actor for work in request.works if isinstance(work, Put)}
+        if actors <= self._young:
+            return
+        if witness.answered(connection, definition.id) < demand:
+            raise Unwitnessed(
+                f"a write to {definition.name!r} in {self.database.name} refused: the store was opened with "
+                f"require_witness, and no peer has been asked since whether it was set back. Nothing was written. Sync "
+                f"the collection with a replica, or wait until its replicator has met one, and repeat the call."
+            )
+        self._witnessed.add(definition.id)
+
     # --- knowledge and actors ----------------------------------------------------------------------------------------
 
     def _reincarnate(self, connection: Connection, partition: Partition) -> None:
@@ -553,6 +587,7 @@ class Shard:
             connection.run(sql.RETIRE_ACTOR, (partition.actor, partition.id, partition.ctr, self._now_us()))
             connection.run(sql.ADD_RUN, (partition.id, partition.actor, 1, partition.ctr))
         partition.actor, partition.feed, partition.ctr = self._new_id(), self._new_id(), 0
+        self._young.add(partition.actor)
         partition.known = None
         partition.changed = True
         connection.run(sql.REINCARNATE, (partition.actor, 0, partition.feed, partition.id))

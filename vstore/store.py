@@ -62,6 +62,7 @@ class Store:
         max_body_bytes: int = MAX_BODY_BYTES,
         create: bool = True,
         state: str | Path | None = None,
+        require_witness: bool = False,
     ) -> None:
         """Opens the databases; see `vstore.open`."""
         if durability not in ("full", "relaxed"):
@@ -85,6 +86,9 @@ class Store:
             self.id, self.map, shards = assembled(databases, create=create)
             self._state = Path(state) if state is not None else state_directory()
             self.shards = tuple(self._shard(database, shard_id, self._state) for shard_id, database in shards)
+            if require_witness:
+                for shard in self.shards:
+                    shard.require_witness()
         except BaseException:
             for database in databases:
                 database.close()

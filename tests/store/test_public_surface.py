@@ -52,6 +52,7 @@ NAMES = {
         "Store",
         "StoreError",
         "Unavailable",
+        "Unwitnessed",
         "open",
     ],
     "mapreduce": [
@@ -182,7 +183,7 @@ def test_errors_are_one_tree_and_the_builtin_ones_that_they_stand_for() -> None:
     errors = [value for name in vstore.__all__ if inspect.isclass(value := getattr(vstore, name))]
     errors = [error for error in errors if issubclass(error, Exception)]
 
-    assert len(errors) == 17
+    assert len(errors) == 18
     assert all(issubclass(error, vstore.StoreError) for error in errors)
     assert issubclass(vstore.NotFound, KeyError)
     assert issubclass(vstore.PreconditionFailed, vstore.Conflict)
