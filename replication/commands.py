@@ -259,6 +259,11 @@ def _waiting(store: Store, name: str) -> list[Parked]:
 def _words(report: Report, waiting: int) -> str:
     """A report for people, from this side's point of view."""
     words = _moved(report)
+    if report.unsettled:
+        key, reason = next(iter(report.unsettled.items()))
+        words += f" (the resolver did not settle {plain(key)}: {plain(reason)})"
+    if report.conflicts:
+        words += ": see `vstore conflicts`"
     return f"{words}, {counted(waiting, 'version')} could not be taken: see `vstore parked`" if waiting else words
 
 

@@ -52,7 +52,7 @@ Said = tuple[str, str]
 
 _REV = re.compile("[1-9][0-9]*-[0-9a-f]{32}")
 
-_UNREADABLE = (ValueError, TypeError, AttributeError, LookupError)
+_UNREADABLE = (Corrupt, ValueError, TypeError, AttributeError, LookupError)
 """What reading a text or number raises that vstore did not write."""
 
 
@@ -151,7 +151,7 @@ def _readable(shard: Shard, findings: Iterator[Finding]) -> Iterator[Finding]:
     """The findings of a pass; damage that ends it is one more, and the passes after it go on."""
     try:
         yield from findings
-    except (Corrupt, *_UNREADABLE) as error:
+    except _UNREADABLE as error:
         yield Finding("unreadable", f"rows cannot be read, so the rest was not checked: {error}", shard.database.name)
     except Unavailable as error:
         # A file has no server that could have gone away: what SQLite refuses to read, such as text that is no UTF-8, is
@@ -381,7 +381,7 @@ def _row_findings(place: _Place, partition: _Partition, latest: _Partition, row:
         gen = generation(version.rev)
         older = [generation(parent) for parent in version.parents]
     except _UNREADABLE as error:
-        yield "lineage", f"rev, parents, dots or clock cannot be read: {error}"
+        yield "lineage", f"rev, parents, dots or clock cannot be read: {error.__cause__ or error}"
         return
     texts = " ".join(version.parents), dots_text(sorted(version.dots)), clock_text(version.clock)
     if texts != tuple(lineage[4:7]) or not all(map(_REV.fullmatch, [version.rev, *version.parents])):

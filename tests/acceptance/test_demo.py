@@ -54,7 +54,7 @@ def test_the_demo_shows_the_main_job(played: tuple[Path, str]) -> None:
     assert '>>> len(fires), len(fires.at("2022-09-06"))\n(11, 8)\n' in out
     assert "\nRiverside\t28307\nSiskiyou\t15562\n" in out  # now
     assert "\nLos Angeles\t5208\n" in out  # a week before
-    assert "fires: sent 2 rows, received 3, 2 conflicts left\n" in out
+    assert "fires: sent 2 rows, received 3, 2 conflicts left: see `vstore conflicts`\n" in out
     assert "vstore: 'fork-fire' in 'fires' has 2 live siblings: " in out
     assert "settled 1 conflict\n" in out
     assert out.count("fires: nothing to do\n") == 1

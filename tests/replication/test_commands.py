@@ -166,3 +166,16 @@ def test_what_could_not_be_taken_is_said_and_listed_with_its_reason(here: str, t
     assert "notes: fr/1 " in told.stdout
     assert "ZeroDivisionError: division by zero" in told.stdout
     assert vstore("parked", store=here).stdout == ""
+
+
+def test_sync_says_why_a_resolver_did_not_settle(here: str, tmp_path: Path) -> None:
+    there = f"sqlite:///{tmp_path}/there.db"
+    (tmp_path / "broken.py").write_text("def merge(conflict):\n    return conflict.nothing\n")
+    with library.open(here) as one, library.open(there) as other:
+        one["tasks"]["t"], other["tasks"]["t"] = 5, 6
+
+    done = vstore("sync", "tasks", "--with", there, "--resolver", f"{tmp_path}/broken.py:merge", store=here)
+
+    assert done.exit_code == 0
+    assert "1 conflict left (the resolver did not settle t: AttributeError: " in done.stdout
+    assert done.stdout.endswith("): see `vstore conflicts`\n")

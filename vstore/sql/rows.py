@@ -13,6 +13,7 @@ from typing import Any
 
 from vstore.clock import NOTHING, Clock, Dot
 from vstore.document import Version
+from vstore.errors import Corrupt
 from vstore.fingerprint import Lanes, element
 
 LINEAGE = ("id", "rev", "deleted", "stub", "parents", "dots", "clock", "stamp", "codec", "kind")
@@ -20,21 +21,31 @@ LINEAGE = ("id", "rev", "deleted", "stub", "parents", "dots", "clock", "stamp", 
 
 
 def version_of(row: Sequence[Any], body: bytes | None = None) -> Version:
-    """The version in a row of LINEAGE columns."""
+    """The version in a row of LINEAGE columns.
+
+    Raises:
+        Corrupt: parents, dots or clock are not what this module writes.
+    """
     id_, rev, deleted, stub, parents, dots, clock, stamp, codec, kind = row
-    return Version(
-        rev,
-        tuple(parents.split()),
-        bool(deleted),
-        tuple([Dot(a, int(n), int(prev)) for a, n, prev in [dot.split(":") for dot in dots.split()]]),
-        clock_of(clock) if clock else NOTHING,
-        stamp,
-        codec,
-        body,
-        bool(stub),
-        id_,
-        kind,
-    )
+    try:
+        return Version(
+            rev,
+            tuple(parents.split()),
+            bool(deleted),
+            tuple([Dot(a, int(n), int(prev)) for a, n, prev in [dot.split(":") for dot in dots.split()]]),
+            clock_of(clock) if clock else NOTHING,
+            stamp,
+            codec,
+            body,
+            bool(stub),
+            id_,
+            kind,
+        )
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        raise Corrupt(
+            f"the row of version {rev} (id {id_}) has parents, dots or a clock that cannot be read: {error}. Nothing "
+            f"was changed. `vstore check` names the document."
+        ) from error
 
 
 def clock_of(text: str) -> Clock:
