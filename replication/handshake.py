@@ -201,15 +201,15 @@ def link_of(source: Handle, target: Handle, mode: str = "") -> str:
 
 def checkpoint_name(source: Handle, target: Handle, part: int, mode: str = "") -> str:
     """The name under which a target notes how far it has taken a partition of a source."""
-    return f"sync:{source.uid}:{target.uid}:{part}" + (f":{mode}" if mode else "")
+    return f"{link_of(source, target)}:{part}" + (f":{mode}" if mode else "")
 
 
 def checkpoints(source: Handle, target: Handle, mode: str = "") -> list[Taken]:
     """How far the target has taken each partition."""
-    start = f"sync:{source.uid}:{target.uid}:"
+    link = link_of(source, target)
     notes: dict[str, str] = {}
     for shard in target.shards:
-        notes.update(shard.database.ask(sql.CHECKPOINTS_AMONG, (start, start[:-1] + ";")))
+        notes.update(shard.database.ask(sql.CHECKPOINTS_AMONG, (f"{link}:", f"{link};")))  # all that begin with "link:"
     found = []
     for part in range(source.partitions):
         note = notes.get(checkpoint_name(source, target, part, mode))

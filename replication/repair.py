@@ -30,7 +30,12 @@ from vstore.sql.statements import chunks
 
 
 class Repair:
-    """The repairs of one target by one source."""
+    """The repairs of one target by one source.
+
+    Each is durable when it returns, and raises LeaseHeld if somebody else
+    replicates the link, or Unavailable: then nothing of it was done, or what was
+    done in the other shards stays.
+    """
 
     def __init__(self, source: Handle, target: Handle, lease: Lease | None) -> None:
         """Does nothing yet.

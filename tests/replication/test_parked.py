@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,11 +13,9 @@ from replication.filters import Filter
 from replication.handshake import standings
 from replication.parked import Parked, parked
 from replication.pull import Pulled, pull
-from tests.replication.links import handle_of, pulled
+from tests.replication.links import Pair, handle_of, pulled
 from vstore import Store, Unavailable
 from vstore.shard import Shard
-
-Pair = tuple[Store, Store]
 
 POISON = "k13"
 
@@ -44,12 +42,12 @@ ACCEPT = {
 
 
 @pytest.fixture
-def pair(url: str, fresh_url: Callable[[str], str]) -> Iterator[Pair]:
+def pair(pair: Pair) -> Pair:
     """A source on SQLite, and a target on each kind of database in turn."""
-    with vstore.open(fresh_url("sqlite")) as source, vstore.open(url) as target:
-        for store in (source, target):
-            store.create("notes", partitions=2)
-        yield source, target
+    target, source = pair
+    for store in pair:
+        store.create("notes", partitions=2)
+    return source, target
 
 
 def spoil(store: Store) -> None:
