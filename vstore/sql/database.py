@@ -326,11 +326,20 @@ class Database:
         """Whether this thread is inside `transaction()`."""
         return getattr(self._local, "writing", None) is not None
 
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Databases that agree in it understand the same texts."""
+        dialect = self.engine.dialect
+        return dialect.name, dialect.driver, dialect.server_version_info
+
     def compiled(self, statement: Statement) -> tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]] | None]:
         """The statement's text here, and how its parameters must be arranged if not as they come."""
         found = self._texts.get(statement)
         if found is None:
-            found = self._texts[statement] = self._compile(statement)
+            found = statement.texts.get(self.kind)
+            if found is None:
+                found = statement.texts[self.kind] = self._compile(statement)
+            self._texts[statement] = found
         return found
 
     def translated(self, error: BaseException, doing: str) -> StoreError:

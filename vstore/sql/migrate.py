@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from sqlalchemy import ClauseElement
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -157,8 +158,20 @@ def prepare(database: Database, first_meta: Callable[[], Mapping[str, str]]) -> 
 
 
 def _create(database: Database, connection: Connection) -> None:
+    texts = _created.get(database.kind)
+    if texts is None:
+        texts = _created[database.kind] = list(_creation(database))
+    for text in texts:
+        connection.text(text)
+
+
+_created: dict[tuple[Any, ...], list[str]] = {}
+"""Texts by the kind of database: to compile them takes longer than SQLite takes to run them."""
+
+
+def _creation(database: Database) -> Iterator[str]:
     for table in complete().sorted_tables:
         indexes = sorted(table.indexes, key=lambda index: str(index.name))
         clauses: list[ClauseElement] = [CreateTable(table, if_not_exists=True)]
         for clause in clauses + [CreateIndex(index, if_not_exists=True) for index in indexes]:
-            connection.text(str(clause.compile(dialect=database.engine.dialect)))
+            yield str(clause.compile(dialect=database.engine.dialect))

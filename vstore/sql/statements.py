@@ -72,10 +72,12 @@ class Statement:
     """A statement and the order of its parameters.
 
     `listed`, if there is one, says the same for PostgreSQL, with all parameters
-    after the first `scalars` as one array called `keys`.
+    after the first `scalars` as one array called `keys`. `texts` are those it has
+    been compiled to so far, by the kind of database, for all that a process opens:
+    half a millisecond each, thirty of them for a store and its first document.
     """
 
-    __slots__ = ("clause", "listed", "name", "params", "scalars")
+    __slots__ = ("clause", "listed", "name", "params", "scalars", "texts")
 
     def __init__(
         self, name: str, clause: ClauseElement, *params: str, listed: ClauseElement | None = None, scalars: int = 0
@@ -85,6 +87,7 @@ class Statement:
         self.params = params
         self.listed = listed
         self.scalars = scalars
+        self.texts: dict[Any, tuple[str, Callable[[Sequence[Any]], tuple[Any, ...]] | None]] = {}
 
     def __repr__(self) -> str:
         return f"<Statement {self.name}>"
