@@ -380,17 +380,19 @@ class Store:
     def stats(self) -> dict[str, Any]:
         """For each collection how many documents, tombstones, conflicts, versions, stubs and bytes of bodies it has.
 
-        And how many entries the longest clock has: about as many actors have
-        written one document. Reads every row.
+        And how many entries the longest clock has, about as many actors have
+        written one document; and of how many actors its partitions know, each
+        by itself. Reads every row.
         """
         found: dict[str, Any] = {}
         for name in self.collections():
             handle = self.handle(name)
             assert handle is not None
-            kinds = "documents", "tombstones", "conflicts", "versions", "stubs", "body_bytes", "longest_clock"
+            kinds = "documents", "tombstones", "conflicts", "versions", "stubs", "body_bytes", "longest_clock", "actors"
             total = dict.fromkeys(kinds, 0)
-            for shard, definition, _first, _end in handle.runs():
+            for shard, definition, first, end in handle.runs():
                 with shard.database.snapshot() as c:
+                    actors = c.rows(sql.COUNT_ACTORS, (definition.base + first, definition.base + end))[0][0]
                     states = dict(c.rows(sql.COUNT_HEADS, (definition.id,)))
                     rivals = c.rows(sql.COUNT_RIVALS, (definition.id,))[0][0]
                     versions, stubs, size, blanks = c.rows(sql.COUNT_VERSIONS, (definition.id,))[0]
@@ -400,6 +402,7 @@ class Store:
                 total["versions"] += versions
                 total["stubs"] += int(stubs or 0)
                 total["body_bytes"] += int(size or 0)
+                total["actors"] += actors
                 if blanks is not None:
                     total["longest_clock"] = max(total["longest_clock"], int(blanks) + 1)
             found[name] = total

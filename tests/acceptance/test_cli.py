@@ -378,8 +378,11 @@ def test_statistics_for_people_and_for_programs(url: str) -> None:
         "stubs",
         "body",
         "bytes",
+        "longest",
+        "clock",
+        "actors",
     ]
-    assert table[1].split() == ["posts", "1", "0", "0", "2", "0", "8"]
+    assert table[1].split() == ["posts", "1", "0", "0", "2", "0", "8", "1", "1"]
     assert counts == {
         "collection": "posts",
         "documents": 1,
@@ -388,6 +391,8 @@ def test_statistics_for_people_and_for_programs(url: str) -> None:
         "versions": 2,
         "stubs": 0,
         "body_bytes": 8,
+        "longest_clock": 1,
+        "actors": 1,
     }
 
 

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from tests.replication.links import handle_of
+from tests.replication.links import handle_of, pulled
 from vstore import ClockTooLong, Context, Store
 from vstore.batch import Put
 from vstore.clock import LONG, MAX_ENTRIES, Clock
@@ -110,6 +110,25 @@ def test_a_long_clock_is_said_once_for_each_doubling(local: Store, caplog: pytes
     assert ["the clock of 'k0' in 'notes' has 33 entries" in each for each in once] == [True]
     assert ["'longer'" in each for each in warnings(caplog)] == [False, True, False]
     assert "in 'others'" in warnings(caplog)[2]
+
+
+def test_stats_count_the_actors_that_each_partition_knows(store: Store, local: Store) -> None:
+    """Its own, those that it had before, and those of others, each by itself in each partition that it wrote in."""
+    for each in (store, local):
+        each.create("notes", partitions=2)
+    store["notes"].put_many({"a": 1, "b": 2, "c": 3, "d": 4})
+    handle = handle_of(store)
+    alone = store.stats()["notes"]["actors"]
+    handle.shards[0].renew_actors(handle.definitions[0], [0, 1])
+    unused = store.stats()["notes"]["actors"]
+    store["notes"]["a"] = 5
+    renewed = store.stats()["notes"]["actors"]
+    pulled(store, local)
+    local["notes"]["a"] = 6
+    pulled(local, store)
+
+    assert (alone, unused, renewed) == (2, 2, 3)
+    assert [each.stats()["notes"]["actors"] for each in (store, local)] == [4, 4]
 
 
 def notes_put(store: Store, key: str) -> Put:

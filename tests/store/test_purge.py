@@ -92,6 +92,7 @@ def test_the_grace_time_counts_to_the_microsecond(posts: Collection) -> None:
         "stubs": 0,
         "body_bytes": 1 + 7 + 6,
         "longest_clock": 1,
+        "actors": 4,
     }
 
 

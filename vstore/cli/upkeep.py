@@ -75,7 +75,7 @@ def drop(name: str, yes: bool, urls: tuple[str, ...]) -> None:
 @json_option
 @store_option
 def stats(collection: str | None, as_json: bool, urls: tuple[str, ...]) -> None:
-    """Count documents, versions and bytes of each collection, and the entries of its longest clock."""
+    """Count documents, versions and bytes of each collection, the entries of its longest clock, and its actors."""
     with opened(urls) as store:
         found = store.stats()
         if collection is not None:
@@ -84,7 +84,7 @@ def stats(collection: str | None, as_json: bool, urls: tuple[str, ...]) -> None:
         for name, counts in found.items():
             line({"collection": name, **counts})
         return
-    names = ["documents", "tombstones", "conflicts", "versions", "stubs", "body_bytes", "longest_clock"]
+    names = ["documents", "tombstones", "conflicts", "versions", "stubs", "body_bytes", "longest_clock", "actors"]
     rows = [[name, *(counts[each] for each in names)] for name, counts in found.items()]
     table(["collection", *(name.replace("_", " ") for name in names)], rows)
 

@@ -652,6 +652,21 @@ COUNT_VERSIONS = Statement(
     ).where(version.c.collection == _p("c")),
     "c",
 )
+COUNT_ACTORS = Statement(
+    "actors that partitions know",
+    select(func.count()).select_from(
+        union_all(
+            select(knowledge.c.partition, knowledge.c.actor)
+            .where(knowledge.c.partition >= _p("a"), knowledge.c.partition < _p("b"))
+            .distinct(),
+            select(partition.c.id, partition.c.actor).where(
+                partition.c.id >= _p("a"), partition.c.id < _p("b"), partition.c.ctr > literal_column("0")
+            ),
+        ).subquery()
+    ),
+    "a",
+    "b",
+)
 COUNT_HEADS = Statement(
     "heads by state",
     select(head.c.state, func.count()).where(head.c.collection == _p("c")).group_by(head.c.state),
