@@ -33,6 +33,9 @@ APPLY_SECONDS = 0.25
 
 LEAST_ROWS = 50
 
+TRIPS = 20
+"""How many round trips a transaction makes, about. What they take is not the rows' fault: fewer rows need as many."""
+
 
 @dataclass(slots=True)
 class _Waiting:
@@ -64,6 +67,7 @@ class Batches:
         self._lease = lease
         self._moved = moved
         self._waiting: dict[int, _Waiting] = {}
+        self._trips: dict[int, float] = {}  # by the shard's identity: what a round trip takes
         self.rows = FIRST_ROWS
         """How many rows the next transaction should have."""
 
@@ -85,14 +89,22 @@ class Batches:
 
     def _commit(self, waiting: _Waiting) -> None:
         works, waiting.works, waiting.rows, waiting.body_bytes = waiting.works, [], 0, 0
+        most = APPLY_SECONDS + TRIPS * self._trip(waiting.shard)
         began = time.monotonic()
         rows = sum(len(rows) for work in works for rows in work.rows.values())
         self._apply(waiting.shard, waiting.definition, works, again=True)
         taken = time.monotonic() - began
-        if taken > APPLY_SECONDS:
-            self.rows = max(LEAST_ROWS, int(min(rows, self.rows) * APPLY_SECONDS / taken))
+        if taken > most:
+            self.rows = max(LEAST_ROWS, int(min(rows, self.rows) * most / taken))
         else:
             self.rows = min(PAGE_ROWS, 2 * self.rows)
+
+    def _trip(self, shard: Shard) -> float:
+        if id(shard) not in self._trips:
+            began = time.monotonic()
+            shard.database.ask(sql.META)
+            self._trips[id(shard)] = time.monotonic() - began
+        return self._trips[id(shard)]
 
     def _apply(self, shard: Shard, definition: Definition, works: list[Receive], *, again: bool) -> None:
         """Commits works in order, in as few transactions as the database lets us.

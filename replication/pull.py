@@ -24,9 +24,10 @@ import json
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import groupby
 from typing import Literal
 
 from replication import handshake
@@ -268,58 +269,65 @@ class _Pull:
         for part in parts:
             self._ahead[part] = met.source[part].seq
             self._reached[part] = since[part] or 0
-        for part in parts:
-            if not self._follow_part(met, part, since[part] or 0, taken[part].note):
-                self._batches.flush()
-                return False
+        whole = set(parts)
+        for _shards, some in groupby(
+            sorted(parts), lambda part: (self._source.owners[part], self._target.owners[part])
+        ):
+            whole -= self._follow_some(met, {part: since[part] or 0 for part in some}, taken)
+            if self._stop.is_set():
+                break
         self._batches.flush()
-        return True
+        return not whole and not self._stop.is_set()
 
-    def _follow_part(self, met: Handshake, part: int, since: int, note: str | None) -> bool:
-        stands = met.source[part]
-        here = place(self._target, part)
-        feed = Feed(self._source, place(self._source, part), here, self._scope)
-        name = handshake.checkpoint_name(self._source, self._target, part, self._scope.mode)
+    def _follow_some(self, met: Handshake, since: Mapping[int, int], taken: Sequence[Taken]) -> set[int]:
+        """Brings partitions up to the source that share a shard at both ends; those of which all was taken."""
+        some = list(since)
+        feed = Feed(self._source, place(self._source, some[0]), place(self._target, some[0]), self._scope)
+        names = {part: handshake.checkpoint_name(self._source, self._target, part, self._scope.mode) for part in some}
+        notes = {part: taken[part].note for part in some}
         whole = self._scope.filter is None
-        waiting = self._parking.keys([part])
-        for key, found in feed.held(waiting).items():
+        for key, found in feed.held(self._parking.keys(some)).items():
             for rev in [rev for each, rev in list(self._parking.rows) if each == key]:
                 if rev in found:
                     self._parking.note(key, found[rev])
                 else:
                     self._parking.release(key, rev)
-        if whole and met.target[part].seq and not met.target[part].covers(stands.forgotten):
-            self._forget(feed, part, stands)
-        complete = False
-        for page in feed.pages(stands.feed, since, lambda: self._batches.rows):
-            text = json.dumps({"feed": stands.feed, "seq": seq_of(page.last)})
+        for part in some:
+            if whole and met.target[part].seq and not met.target[part].covers(met.source[part].forgotten):
+                self._forget(part, met.source[part])
+        complete: set[int] = set()
+        starts = {part: (met.source[part].feed, since[part]) for part in some}
+        for part, page in feed.pages(starts, lambda: self._batches.rows):
+            text = json.dumps({"feed": met.source[part].feed, "seq": seq_of(page.last)})
             work = Receive(
                 part,
                 page.rows,
                 page.claimed if whole else None,
-                {name: text},
-                {name: note},
+                {names[part]: text},
+                {names[part]: notes[part]},
                 history=self._scope.keeps_history,
                 forgotten=page.forgotten,
                 forget=page.forget,
                 left=page.left,
                 bases=met.source[part].bases,
             )
-            note = text
+            notes[part] = text
             self._total.compared += page.compared
-            self._batches.add(here, page, work)
-            complete = page.claimed is not None
-            if self._stop.is_set() and not complete:
+            self._batches.add(place(self._target, part), page, work)
+            if page.claimed is not None:
+                complete.add(part)
+            if self._stop.is_set():
                 break
-        return complete and not self._stop.is_set()
+        return complete
 
-    def _forget(self, feed: Feed, part: int, stands: Standing) -> None:
+    def _forget(self, part: int, stands: Standing) -> None:
         """Gives up what the source has forgotten: of all the heads here, those that lie in it and are not there.
 
         A replica that was away while others purged would else bring back what they deleted, once it claims to know
         what they know.
         """
         here = place(self._target, part)
+        feed = Feed(self._source, place(self._source, part), here, self._scope)
         after, top = place_of(here.partition, 0), place_of(here.partition + 1, 0)
         while True:
             rows = here.shard.database.ask(sql.LEAN_HEADS[False], (after, top, PAGE_ROWS))

@@ -9,8 +9,9 @@ Nothing here decides anything: that is for `vstore.document` and `vstore.receivi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from vstore.clock import Knowledge
 from vstore.document import ERASE, Entry, Version
@@ -57,15 +58,6 @@ class Partition:
             self.known = knowledge_of(connection, self.id, self.actor, self.ctr)
             self.runs = frozenset(self.known)
         return self.known
-
-    def write_knowledge(self, connection: Connection) -> None:
-        """Writes what the transaction has learnt so far."""
-        if self.known is None:
-            return
-        runs, before = frozenset(self.known), self.runs
-        gone = [(self.id, actor, lo) for actor, lo, _ in sorted(before - runs) if actor != self.actor]
-        connection.run_many(sql.FORGET_RUN, gone)
-        connection.run_many(sql.ADD_RUN, [(self.id, *run) for run in sorted(runs - before) if run[0] != self.actor])
 
     def own_actors(self, connection: Connection) -> set[str]:
         """The actor and those that it had before: of what they did it always knows all."""
@@ -223,14 +215,56 @@ class Plan:
 
     def write_counters(self, connection: Connection) -> None:
         """Writes what is said once for the whole transaction."""
-        for name, value in self.checkpoints.items():
-            set_checkpoint(connection, name, value)
-        advances = []
-        for partition in self.partitions.values():
-            partition.write_knowledge(connection)
-            if partition.changed:
-                advances.append((partition.ctr, partition.seq, partition.id))
-        connection.run_many(sql.ADVANCE, advances)
+        for names in chunks(list(self.checkpoints)):
+            connection.run(sql.DROP_CHECKPOINTS(len(names)), names)
+        connection.run_many(sql.ADD_CHECKPOINT, list(self.checkpoints.items()))
+        write_knowledge(connection, self.partitions.values())
+        for some in chunks([partition for partition in self.partitions.values() if partition.changed]):
+            advances = [[each.id for each in some], [each.ctr for each in some], [each.seq for each in some]]
+            connection.run(sql.ADVANCE(len(some)), list(chain.from_iterable(advances)))
+
+    def learn(self, connection: Connection, ids: Iterable[int]) -> None:
+        """Reads what partitions know and may have forgotten, of all of them at once."""
+        wanted = [self.partitions[id_] for id_ in dict.fromkeys(ids)]
+        known = knowledge_of_each(connection, {each.id: (each.actor, each.ctr) for each in wanted})
+        forgotten = forgotten_of_each(connection, [each.id for each in wanted])
+        for each in wanted:
+            each.known, each.runs, each.vector = known[each.id], frozenset(known[each.id]), forgotten[each.id]
+
+
+def write_knowledge(connection: Connection, partitions: Iterable[Partition]) -> None:
+    """Writes what a transaction has learnt so far in some partitions."""
+    gone: list[tuple[int, str, int]] = []
+    new: list[tuple[int, str, int, int]] = []
+    for each in partitions:
+        if each.known is None:
+            continue
+        runs, before = frozenset(each.known), each.runs
+        gone += [(each.id, actor, lo) for actor, lo, _ in sorted(before - runs) if actor != each.actor]
+        new += [(each.id, *run) for run in sorted(runs - before) if run[0] != each.actor]
+    connection.run_many(sql.FORGET_RUN, gone)
+    connection.run_many(sql.ADD_RUN, new)
+
+
+def knowledge_of_each(connection: Connection, partitions: Mapping[int, tuple[str, int]]) -> dict[int, Knowledge]:
+    """`knowledge_of` for many partitions by id, each with its actor and counter."""
+    found = {id_: Knowledge() for id_ in partitions}
+    for chunk in chunks(list(partitions)):
+        for id_, *run in connection.rows(sql.KNOWLEDGE_OF(len(chunk)), chunk):
+            found[id_].add(*run)
+    for id_, (actor, ctr) in partitions.items():
+        if ctr:
+            found[id_].add(actor, 1, ctr)
+    return found
+
+
+def forgotten_of_each(connection: Connection, partitions: Sequence[int]) -> dict[int, dict[str, int]]:
+    """`forgotten_of` for many partitions."""
+    found: dict[int, dict[str, int]] = {id_: {} for id_ in partitions}
+    for chunk in chunks(partitions):
+        for id_, actor, base in connection.rows(sql.FORGOTTEN_OF(len(chunk)), chunk):
+            found[id_][actor] = base
+    return found
 
 
 def knowledge_of(connection: Connection, partition: int, actor: str, ctr: int) -> Knowledge:

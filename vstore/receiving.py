@@ -20,6 +20,7 @@ from vstore.errors import Unavailable
 from vstore.plan import Held, Partition
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection
+from vstore.sql.statements import chunks
 
 log = logging.getLogger("vstore")
 
@@ -34,27 +35,32 @@ def exposes(work: Receive, partition: Partition) -> bool:
     )
 
 
-def refuse_moved(connection: Connection, work: Receive, checkpoints: Mapping[str, str], database: str) -> None:
-    """Accepts a receive whose sender is still the one that may write, and goes on from where it thinks.
+def refuse_moved(connection: Connection, works: Sequence[Receive], database: str) -> None:
+    """Accepts receives whose sender is still the one that may write, and goes on from where it thinks.
+
+    Asked once for all works of a transaction, under its locks: who takes over the lease, or moves a checkpoint, later
+    than this waits for them.
 
     Args:
-        checkpoints: those that this transaction is about to write.
         database: its name, for the message.
     """
-    if work.fence is not None:
-        name, token = work.fence
+    for name, token in {work.fence for work in works if work.fence is not None}:
         if [tuple(row) for row in connection.rows(sql.FENCE, (name,))] != [(token,)]:
             raise Unavailable(
                 f"lease {name} in {database} was taken over by another replicator. Nothing of this batch was written. "
                 f"It goes on there; or sync again when it has ended."
             )
-    for name, expected in (work.expects or {}).items():
-        found = connection.rows(sql.CHECKPOINT, (name,))
-        if checkpoints.get(name, found[0][0] if found else None) != expected:
-            raise Unavailable(
-                f"checkpoint {name} in {database} has moved: somebody else is syncing the same replicas, or this "
-                f"database was set back meanwhile. Nothing of this batch was written. Sync again."
-            )
+    found: dict[str, str] = {}
+    for chunk in chunks(list({name for work in works for name in work.expects or {}})):
+        found.update(connection.rows(sql.CHECKPOINTS_OF(len(chunk)), chunk))
+    for work in works:
+        for name, expected in (work.expects or {}).items():
+            if found.get(name) != expected:
+                raise Unavailable(
+                    f"checkpoint {name} in {database} has moved: somebody else is syncing the same replicas, or this "
+                    f"database was set back meanwhile. Nothing of this batch was written. Sync again."
+                )
+        found.update(work.checkpoints or {})
 
 
 def arrive(

@@ -35,7 +35,7 @@ from vstore.document import ERASE, Context, Entry, Version, context_of, erase, s
 from vstore.errors import ClockTooLong, PreconditionFailed, StaleMap, StoreError, Unavailable, Unwitnessed
 from vstore.hlc import HybridClock
 from vstore.identity import Proof
-from vstore.plan import Held, Partition, Plan
+from vstore.plan import Held, Partition, Plan, write_knowledge
 from vstore.receiving import arrive, exposes, purge, refuse_moved
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection, Database
@@ -368,6 +368,10 @@ class Shard:
             request.results = []
             request.revs = []
             request.error = None
+        received = [(request, work) for request in group for work in request.works if isinstance(work, Receive)]
+        if received:
+            refuse_moved(connection, [work for _request, work in received], self.database.name)
+            plan.learn(connection, [request.definition.base + work.part for request, work in received])
         # Read, decided and written some at a time, so that few objects live long: with the 1,000 of a batch at once, a
         # third of the time of put_many on SQLite went into full runs of the garbage collector (32 µs a document; in
         # rounds of 50, without outcomes, 20).
@@ -447,14 +451,17 @@ class Shard:
                     held = found[key] = Held(Entry(), partition)
                 held.whole = held.whole or whole
         for collection, found in plan.held.items():
-            for chunk in chunks(list(found)):
+            # A partition that has never had a commit holds nothing.
+            stored = [key for key, held in found.items() if plan.partitions[held.partition].seq]
+            self._hold_whole(connection, collection, [key for key in stored if found[key].whole], found)
+            # What has no version has no head: most of what a new replica receives.
+            stored = [key for key in stored if not found[key].whole or found[key].entry.versions]
+            for chunk in chunks(stored):
                 for key, state, *lineage in connection.rows(sql.HEADS(len(chunk)), [collection, *chunk]):
-                    version = version_of(lineage)
                     held = found[key]
+                    version = held.entry.versions.setdefault(lineage[1], version_of(lineage))
                     held.entry.heads[version.rev] = version
-                    held.entry.versions[version.rev] = version
                     held.stored[version.rev] = (version.id, state)
-            self._hold_whole(connection, collection, [key for key, held in found.items() if held.whole], found)
 
     def _hold_whole(self, connection: Connection, collection: int, keys: list[str], held: dict[str, Held]) -> None:
         for key in keys:
@@ -546,7 +553,6 @@ class Shard:
     ) -> Arrived:
         if exposes(work, partition):
             self._reincarnate(connection, partition)  # before anything else is minted
-        refuse_moved(connection, work, plan.checkpoints, self.database.name)
         arrived, is_doubtful = arrive(
             connection,
             partition,
@@ -582,7 +588,7 @@ class Shard:
     def _reincarnate(self, connection: Connection, partition: Partition) -> None:
         """Gives the partition a new actor and feed, and remembers all that the old actor did."""
         log.info("partition %d of %s gets a new actor after %s", partition.id, self.database.name, partition.actor)
-        partition.write_knowledge(connection)  # what an earlier work of the transaction has learnt
+        write_knowledge(connection, [partition])  # what an earlier work of the transaction has learnt
         if partition.ctr:
             connection.run(sql.RETIRE_ACTOR, (partition.actor, partition.id, partition.ctr, self._now_us()))
             connection.run(sql.ADD_RUN, (partition.id, partition.actor, 1, partition.ctr))

@@ -788,7 +788,7 @@ def test_a_head_that_learnt_more_of_its_past_is_a_change(store: Store) -> None:
             sql.LOCK_PARTITIONS(1), (definition.base + part,)
         )
         connection.run(sql.ADD_EVENT, (place_of(id_, seq + 1), definition.id, "a", "grown"))
-        connection.run(sql.ADVANCE, (ctr, seq + 1, id_))
+        connection.run(sql.ADVANCE(1), (id_, ctr, seq + 1))
 
     assert made.status().pending == 1
     assert made.update() == 1

@@ -218,6 +218,11 @@ PARTITIONS_OF = Statement(
     select(*_partition_columns).where(partition.c.collection == _p("c")).order_by(partition.c.part),
     "c",
 )
+PARTITIONS_IN = _sized(
+    lambda size, items: Statement(
+        "partitions", select(*_partition_columns).where(partition.c.id.in_(items)), *_items(size)
+    )
+)
 PARTITION = Statement("a partition", select(*_partition_columns).where(partition.c.id == _p("p")), "p")
 ALL_PARTITIONS = Statement("all partitions", select(*_partition_columns).order_by(partition.c.id))
 LOCK_ALL_PARTITIONS = Statement(
@@ -231,13 +236,26 @@ LOCK_PARTITIONS = _sized(
         *_items(size),
     )
 )
-ADVANCE = Statement(
-    "advance a partition",
-    update(partition).where(partition.c.id == _p("p")).values(ctr=_p("n"), seq=_p("s")),
-    "n",
-    "s",
-    "p",
-)
+
+
+@_sized
+def ADVANCE(size: int, items: list[Any]) -> Statement:  # noqa: N802  # a statement, as the others
+    """Counters of partitions: the ids, and after them a `ctr` for each, and after these a `seq`.
+
+    One statement: PyMySQL sends one for each row of an executemany that is no insert, and a batch may have 64.
+    """
+    counters: dict[str, list[Any]] = {name: [_p(f"{name}{n}") for n in range(size)] for name in ("ctr", "seq")}
+    values = {
+        name: case(*[(partition.c.id == item, new) for item, new in zip(items, each, strict=True)])
+        if size > 1
+        else each[0]
+        for name, each in counters.items()
+    }
+    names = [f"{name}{n}" for name in counters for n in range(size)]
+    clause = update(partition).where(partition.c.id.in_(items)).values(values)
+    return Statement("advance partitions", clause, *_items(size), *names)
+
+
 REINCARNATE = Statement(
     "give a partition a new actor",
     update(partition).where(partition.c.id == _p("p")).values(actor=_p("a"), ctr=_p("n"), feed=_p("f")),
@@ -261,6 +279,15 @@ KNOWLEDGE = Statement(
     .order_by(knowledge.c.actor, knowledge.c.lo),
     "p",
 )
+KNOWLEDGE_OF = _sized(
+    lambda size, items: Statement(
+        "knowledge of partitions",
+        select(knowledge.c.partition, knowledge.c.actor, knowledge.c.lo, knowledge.c.hi)
+        .where(knowledge.c.partition.in_(items))
+        .order_by(knowledge.c.partition, knowledge.c.actor, knowledge.c.lo),
+        *_items(size),
+    )
+)
 FORGET_RUN = Statement(
     "forget a run",
     delete(knowledge).where(knowledge.c.partition == _p("p"), knowledge.c.actor == _p("a"), knowledge.c.lo == _p("l")),
@@ -272,6 +299,13 @@ ADD_RUN = Statement("add a run", insert(knowledge), "partition", "actor", "lo", 
 
 FORGOTTEN = Statement(
     "what may be forgotten", select(forgotten.c.actor, forgotten.c.base).where(forgotten.c.partition == _p("p")), "p"
+)
+FORGOTTEN_OF = _sized(
+    lambda size, items: Statement(
+        "what may be forgotten of partitions",
+        select(forgotten.c.partition, forgotten.c.actor, forgotten.c.base).where(forgotten.c.partition.in_(items)),
+        *_items(size),
+    )
 )
 ALL_FORGOTTEN = Statement(
     "what may be forgotten of a collection",
@@ -291,6 +325,18 @@ ADD_FORGOTTEN = Statement("add what may be forgotten", insert(forgotten), "parti
 FENCE = Statement("the token of a lease", select(lease.c.token).where(lease.c.name == _p("n")), "n")
 
 CHECKPOINT = Statement("checkpoint", select(checkpoint.c.value).where(checkpoint.c.name == _p("n")), "n")
+CHECKPOINTS_OF = _sized(
+    lambda size, items: Statement(
+        "checkpoints by name",
+        select(checkpoint.c.name, checkpoint.c.value).where(checkpoint.c.name.in_(items)),
+        *_items(size),
+    )
+)
+DROP_CHECKPOINTS = _sized(
+    lambda size, items: Statement(
+        "drop checkpoints", delete(checkpoint).where(checkpoint.c.name.in_(items)), *_items(size)
+    )
+)
 DROP_CHECKPOINT = Statement("drop a checkpoint", delete(checkpoint).where(checkpoint.c.name == _p("n")), "n")
 ADD_CHECKPOINT = Statement("add a checkpoint", insert(checkpoint), "name", "value")
 
@@ -727,6 +773,21 @@ def _lean(name: str, rows: Select[Any], id_: Any, *, by_key: bool) -> Statement:
     return Statement(name, clause.order_by(id_).limit(_p("n")), "a", "b", *("l", "h") * by_key, "n")
 
 
+def _in_ranges(name: str, rows: Select[Any], id_: Any, *, by_key: bool = False) -> Callable[[int], Statement]:
+    """Rows in so many ranges of ids, in no order: the bounds of each, and then perhaps those of a range of keys."""
+
+    @cache
+    def statement(size: int) -> Statement:
+        parts = [rows.where(id_ > _p(f"a{n}"), id_ <= _p(f"b{n}")) for n in range(size)]
+        if by_key:
+            parts = [part.where(version.c.key >= _p("l"), version.c.key < _p("h")) for part in parts]
+        bounds = chain.from_iterable((f"a{n}", f"b{n}") for n in range(size))
+        clause = union_all(*parts) if size > 1 else parts[0]
+        return Statement(name, clause, *bounds, *("l", "h") * by_key)
+
+    return statement
+
+
 _size = func.length(version.c.body).label("size")
 _lean_heads = select(head.c.state, as_text(version.c.key), _size, *_lineage).select_from(_joined)
 _lean_versions = select(literal_column("-1").label("state"), as_text(version.c.key), _size, *_lineage)
@@ -734,6 +795,15 @@ LEAN_HEADS = {by_key: _lean("heads to compare", _lean_heads, head.c.id, by_key=b
 LEAN_VERSIONS = {
     by_key: _lean("versions to compare", _lean_versions, version.c.id, by_key=by_key) for by_key in (False, True)
 }
+LEAN_HEADS_IN = {
+    by_key: _in_ranges("heads of partitions to compare", _lean_heads, head.c.id, by_key=by_key)
+    for by_key in (False, True)
+}
+LEAN_VERSIONS_IN = {
+    by_key: _in_ranges("versions of partitions to compare", _lean_versions, version.c.id, by_key=by_key)
+    for by_key in (False, True)
+}
+EVENTS_IN = _in_ranges("events of partitions", select(event.c.id, as_text(event.c.key), event.c.kind), event.c.id)
 LEAN_HEADS_OF = _of_keys("heads of keys to compare", _lean_heads, head)
 LEAN_VERSIONS_OF = _of_keys("versions of keys to compare", _lean_versions, version)
 
