@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import vstore
-from replication import sync
+from replication import Replicator, sync
 from replication.handshake import meet, standings, vouch
+from replication.replicator import LOOK_SECONDS
 from tests.replication.links import handle_of, pulled
 from vstore import Store, Unwitnessed
 from vstore.shard import Shard
@@ -94,6 +96,25 @@ def test_a_replicator_of_another_process_is_a_witness_for_all_who_wait(pair: Pai
 
         assert before == [False, False]
         assert [writes(one), writes(two)] == [True, True]
+
+
+def test_a_live_replicator_that_has_nothing_to_do_meets_the_peer_now_and_then(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two such meetings it asks for positions alone, and these say nothing."""
+    url, peer = pair
+    with vstore.open(url) as ends:
+        replicator = Replicator(ends, peer, live=True)
+        replicator.turn()
+        with vstore.open(url, require_witness=True) as store:
+            replicator.turn()
+            between = writes(store)
+            now = time.monotonic
+            monkeypatch.setattr(time, "monotonic", lambda: now() + LOOK_SECONDS)
+            replicator.turn()
+
+            assert not between
+            assert writes(store)
 
 
 def test_each_opening_needs_a_witness_of_its_own(pair: Pair) -> None:
