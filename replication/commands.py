@@ -173,8 +173,8 @@ def _counting(name: str, talk: Talk) -> Callable[[Progress], None]:
     """Progress of a collection on stderr, while rows move."""
 
     def count(progress: Progress) -> None:
-        if not (progress.pulled.rows or progress.pending):
-            return  # the way that has nothing to do
+        if not progress.pending and (progress.of or not progress.pulled.rows):
+            return  # the way that has nothing to do, or is done: the report follows
         done = f", {100 * (1 - progress.pending / progress.of):.0f} %" if progress.of else ""
         talk.now(f"{plain(name)}: {counted(progress.pulled.rows, 'row')}{done}")
 

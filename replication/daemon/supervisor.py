@@ -149,6 +149,8 @@ class Supervisor:
     def _status(self, job: _Job) -> Status:
         status = job.replicator.status
         status = replace(status, source=status.source or job.source, target=status.target or job.target)
+        if status.state == "stopped" and not self._stopping:
+            status = replace(status, state="catching up")  # its first turn has not got as far as to open both ends
         silent = time.monotonic() - job.replicator.heard_at
         if not job.running or silent < SILENT_SECONDS or status.error:
             return status

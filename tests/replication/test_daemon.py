@@ -436,6 +436,19 @@ def test_a_signal_to_reload_begins_what_is_new_and_ends_what_is_gone(
     assert "no setting 'mistake'" in one.log.decode()
 
 
+def test_what_waits_for_its_first_turn_is_not_shown_as_stopped(tmp_path: Path, ends: tuple[str, str]) -> None:
+    """An end may take its time to be opened, and whoever asks meanwhile would think that nothing is done."""
+    file = tmp_path / "r.toml"
+    file.write_text(f"[[replication]]\n{replication_of(*ends)}")
+    supervisor = Supervisor(config_of(file))
+
+    [waiting] = supervisor.statuses()
+    supervisor.stop(0)
+    [ended] = supervisor.statuses()
+
+    assert (waiting.state, ended.state) == ("catching up", "stopped")
+
+
 def test_the_command_to_reload_is_as_good_as_the_signal(daemon: Callable[..., Daemon], ends: tuple[str, str]) -> None:
     """When it returns, the daemon goes by the new file."""
     one = daemon(replication_of(*ends))
