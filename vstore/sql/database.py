@@ -345,7 +345,7 @@ class Database:
     def translated(self, error: BaseException, doing: str) -> StoreError:
         """A driver's exception as one of ours."""
         code = self.dialect.code(error)
-        where = f"{self.name} ({doing}): {str(error).strip()}"
+        where = f"{self.name} ({doing}): {' '.join(str(error).split()).rstrip('.')}"  # some say it on several lines
         if code in self.dialect.full:
             return Unavailable(
                 f"the disk is full: {where}. Nothing of this batch was written, all that was acknowledged before is "
