@@ -34,7 +34,7 @@ def look(*heads: Version, known: Mapping[str, int] | None = None, forgotten: Map
         (A1, look(A1, known={"a": 1}), look(A1), Verdict.NOTHING),
         (A1_TWICE, look(A1, known={"a": 1}), look(A1_TWICE), Verdict.MISSED),
         (A1, look(A1_TWICE, known={"a": 1, "b": 1}), look(A1), Verdict.NOTHING),
-        (A1_DELETED, look(known={"a": 1}, forgotten={"a": 1}), look(A1_DELETED), Verdict.NOTHING),
+        (A1_DELETED, look(known={"a": 1}, forgotten={"a": 1}), look(A1_DELETED, known={"a": 1}), Verdict.NOTHING),
         (A1, look(known={"a": 1}, forgotten={"a": 1}), look(A1), Verdict.NOTHING),
         (A1, look(known={"a": 2}, forgotten={"a": 2}), look(A1, known={"a": 2}), Verdict.LOST),
     ],
@@ -66,6 +66,7 @@ def test_what_has_come_since_the_feed_was_pulled_is_not_missing_yet(here: Look) 
     ("version", "here", "there", "verdict"),
     [
         (A1, look(A1, known={"a": 1}), look(), Verdict.NOTHING),
+        (A1, look(A1, known={"a": 1}), look(A1, known={"a": 1}), Verdict.NOTHING),
         (A1, look(A1, known={"a": 1}), look(A2, known={"a": 2}), Verdict.NOTHING),
         (A1, look(A1, known={"a": 1}), look(known={"a": 1}), Verdict.LOST_THERE),
         (A1, look(A1, known={"a": 1}), look(known={"a": 2}, forgotten={"a": 2}), Verdict.FORGET),
@@ -80,6 +81,7 @@ def test_what_has_come_since_the_feed_was_pulled_is_not_missing_yet(here: Look) 
     ],
     ids=[
         "the source never heard of it",
+        "there as well",
         "replaced there",
         "known there, and nothing in its place",
         "purged there, and not known here",
