@@ -15,7 +15,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 import vstore
-from tests.faults.writer import LIVES, dots
+from tests.faults.writer import dots
+from tests.lives import LIVES
 from vstore import InvalidToken, Store
 from vstore.sql import statements as sql
 

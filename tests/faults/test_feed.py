@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 import vstore
-from tests.faults.writer import LIVES
+from tests.lives import LIVES
 from vstore import Change, Collection, Context, InvalidToken, NotFound, PreconditionFailed, Store, changes
 from vstore.batch import Receive
 from vstore.changes import Changes, News

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 import vstore
-from tests.faults.writer import LIVES
+from tests.lives import LIVES
 from vstore import Collection, Context, Document, NotFound, Snapshot, Store, scan
 from vstore.handle import partition_of, seq_of
 from vstore.reading import Reading

@@ -6,7 +6,6 @@ for each of its threads: the one that was under way.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -17,14 +16,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import vstore
+from tests.lives import LIVES
 from vstore import NotFound, Store
 from vstore.sql import statements as sql
 from vstore.sql.rows import version_of
 
 THREADS = 3
 BATCH_KEYS = 20
-LIVES = multiprocessing.get_context("forkserver")  # quick, and not a copy of a process that has threads
-LIVES.set_forkserver_preload([__name__])
 
 Wrote = tuple[str, Any]
 """A key and what was stored under it; None for a delete."""

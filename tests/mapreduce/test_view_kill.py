@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import vstore
 from mapreduce.views import lease, states, tables
+from tests.lives import LIVES
 from tests.mapreduce import view_builder
 from vstore import Store
 
-ROOT = Path(__file__).parents[2]
 SEED = 20261121
 
 
 def killed_at(url: str, transaction: int, what: str) -> bool:
     """Runs the builder until it is killed at that transaction; False if it ended before."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.mapreduce.view_builder", url, str(transaction), what],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=dict(os.environ),
-    )
-    assert done.returncode in (0, -9), done.stderr
-    return done.returncode == -9
+    process = LIVES.Process(target=view_builder.build, args=(url, os.environ["VSTORE_STATE"], transaction, what))
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)  # it has told why
+    return process.exitcode != 0
 
 
 def contents(made: Any, update: str) -> tuple[Any, ...]:

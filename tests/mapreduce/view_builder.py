@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,11 +62,12 @@ def kill_at(transactions: int) -> None:
     Database._commit = commit  # type: ignore[method-assign]
 
 
-if __name__ == "__main__":
+def build(url: str, state: str, transaction: int, what: str) -> None:
+    """What the process does: "build", "update" or "rebuild", until it is killed at that transaction."""
     small_nodes()
-    with vstore.open(sys.argv[1]) as opened:
+    with vstore.open(url, state=state) as opened:
         made = view_of(opened)
-        kill_at(int(sys.argv[2]))
-        if sys.argv[3] == "rebuild":
+        kill_at(transaction)
+        if what == "rebuild":
             made.rebuild()
         made.update()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from multiprocessing.connection import Connection
@@ -11,9 +10,7 @@ import replication.batches
 import replication.feed
 import vstore
 from replication.pull import Progress, pull
-
-LIVES = multiprocessing.get_context("forkserver")
-LIVES.set_forkserver_preload([__name__])
+from tests.lives import LIVES
 
 
 def pull_until_killed(source_url: str, target_url: str, state: str, rows: int, told: Connection) -> None:
