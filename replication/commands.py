@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -37,6 +38,13 @@ def _what_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--prefix", default="", metavar="TEXT", help="Only documents whose keys begin so."),
         click.option(
+            "--field",
+            "fields",
+            multiple=True,
+            metavar="PLACE=VALUE",
+            help="Only documents that have this value there; for one place repeated, one of them.",
+        ),
+        click.option(
             "--filter",
             "predicate",
             metavar="FILE.py:FUNCTION",
@@ -67,6 +75,7 @@ def sync_command(
     others: tuple[str, ...],
     resolver: str | None,
     prefix: str,
+    fields: tuple[str, ...],
     predicate: str | None,
     history: History,
     as_json: bool,
@@ -82,7 +91,7 @@ def sync_command(
     from replication.sync import one_by_one, sync
 
     settle = resolver_of(resolver) if resolver is not None else None
-    wanted = _filter_of(prefix, predicate)
+    wanted = _filter_of(prefix, fields, predicate)
     talk = Talk(pause_seconds=1.0)
     with opened(urls, create=True) as here, Store(*others) as there:
         check(here, there)
@@ -127,6 +136,7 @@ def replicate_command(
     both: bool,
     resolver: str | None,
     prefix: str,
+    fields: tuple[str, ...],
     predicate: str | None,
     history: History,
     as_json: bool,
@@ -140,7 +150,7 @@ def replicate_command(
     from replication.replicator import Replicator
 
     settle = resolver_of(resolver) if resolver is not None else None
-    wanted = _filter_of(prefix, predicate)
+    wanted = _filter_of(prefix, fields, predicate)
     with opened(urls) as source, Store(*targets) as target:
         absent = sorted({*collections} - {*source.collections(), *(target.collections() if both else ())})
         if absent and not live:
@@ -221,12 +231,26 @@ def _now(status: Status) -> str:
     return f"{words}, {status.pending:,} pending" if status.pending else words
 
 
-def _filter_of(prefix: str, predicate: str | None) -> Filter | None:
-    if not prefix and predicate is None:
+def _filter_of(prefix: str, fields: tuple[str, ...], predicate: str | None) -> Filter | None:
+    if not (prefix or fields) and predicate is None:
         return None
     from replication.filters import Filter
 
-    return Filter(prefix, predicate=None if predicate is None else loaded(predicate, ("key", "value")))
+    wanted: dict[str, list[Any]] = {}
+    for each in fields:
+        place, equals, value = each.partition("=")
+        if not place or not equals:
+            raise click.UsageError(f"--field {each!r} is not PLACE=VALUE, such as open=true or author.country=FR.")
+        wanted.setdefault(place, []).append(_json_or_text(value))
+    return Filter(prefix, wanted or None, loaded(predicate, ("key", "value")) if predicate is not None else None)
+
+
+def _json_or_text(given: str) -> Any:
+    """What JSON text means, or the text itself: true, 7, "7", Oslo."""
+    try:
+        return json.loads(given)
+    except ValueError:
+        return given
 
 
 @click.command("parked")

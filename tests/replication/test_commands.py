@@ -60,6 +60,8 @@ def test_replicate_takes_what_is_asked_for(here: str, tmp_path: Path) -> None:
     assert to("a", "tasks") == {"tasks": {"t": {"n": 4}}}
     assert to("b", "notes", "--prefix", "fr/") == {"notes": {"fr/1": {"n": 3}}}
     assert to("c", "--filter", f"{tmp_path}/wants.py:large") == {"notes": {"fr/1": {"n": 3}}, "tasks": {"t": {"n": 4}}}
+    assert to("e", "--field", "n=2") == {"notes": {"de/1": {"n": 2}}, "tasks": {}}
+    assert to("f", "notes", "--field", "n=2", "--field", "n=3", "--prefix", "fr") == {"notes": {"fr/1": {"n": 3}}}
     to("d", "--history", "all")
     history = values(vstore("history", "notes", "fr/1", "--json", store=f"sqlite:///{tmp_path}/d.db"))
     assert [version["value"]["n"] for version in history] == [3, 1]
@@ -84,6 +86,7 @@ def test_replicate_takes_both_ways_if_that_is_asked_for(here: str, tmp_path: Pat
     [
         (["--history", "some"], 2, "is not a moment"),
         (["--resolver", "json4"], 2, "no resolver is named 'json4'"),
+        (["--field", "open"], 2, "--field 'open' is not PLACE=VALUE"),
         (["--filter", "nowhere.py:f"], 2, "is not a Python file"),
         (["nothing"], 3, "the store has no collection 'nothing'"),
     ],
