@@ -184,19 +184,8 @@ class _Execution:
             groups: Any = Stored(segments, self._executor, self._spills)
         else:
             groups = Held(self._work, self._spans.whole())
-        total = self._total
-        counters = Counters(
-            documents=total.documents,
-            pairs=total.pairs,
-            bytes=total.bytes,
-            splits=len(self._seconds),
-            spills=total.spills,
-            retries=self._retries,
-            skipped=total.skipped,
-            conflicts=total.conflicts,
-            seconds=perf_counter() - self._started,
-            split_seconds=tuple(self._seconds[number] for number in sorted(self._seconds)),
-        )
+        seconds = [self._seconds[number] for number in sorted(self._seconds)]
+        counters = Counters.of(self._total, seconds, self._retries, perf_counter() - self._started)
         return Result(groups, counters, [skipped for _, skipped in self._skips])
 
     def abandon(self) -> None:

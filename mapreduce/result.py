@@ -8,7 +8,7 @@ other; they are read a block at a time. The reader need not know which.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
@@ -17,7 +17,7 @@ from typing import Any, Protocol, overload
 from mapreduce.collation import Identity, identity
 from mapreduce.errors import JobError, ReduceError
 from mapreduce.executors import Executor, Kept
-from mapreduce.partial import Partial, Skipped
+from mapreduce.partial import Counted, Partial, Skipped
 from mapreduce.runs import Block, Reader, Run, in_order, place
 from mapreduce.spills import SpillDirectory
 from mapreduce.splits import READ_DOCUMENTS, Batch, Slice
@@ -41,6 +41,22 @@ class Counters:
     conflicts: int  # documents read that had several live siblings
     seconds: float  # from the call until the result could be read
     split_seconds: tuple[float, ...]  # of work on each split, in the order of the splits
+
+    @classmethod
+    def of(cls, total: Counted, split_seconds: Sequence[float], retries: int, seconds: float) -> Counters:
+        """What was counted in the splits together, and how long each took."""
+        return cls(
+            documents=total.documents,
+            pairs=total.pairs,
+            bytes=total.bytes,
+            splits=len(split_seconds),
+            spills=total.spills,
+            retries=retries,
+            skipped=total.skipped,
+            conflicts=total.conflicts,
+            seconds=seconds,
+            split_seconds=tuple(split_seconds),
+        )
 
 
 class Groups(Protocol):
@@ -179,7 +195,7 @@ class Held:
 
     def slices(self, count: int) -> Sequence[Slice]:
         size = max(1, -(-len(self) // max(1, count)))
-        return _Batches(self, size)
+        return _Made(-(-len(self) // size), lambda number: Batch(self.part(number * size, (number + 1) * size)))
 
     def part(self, start: int, end: int) -> list[Group]:
         """The groups in these places."""
@@ -202,15 +218,15 @@ class Held:
             ) from error
 
 
-@dataclass(frozen=True)
-class _Batches(Sequence[Slice]):
-    """Slices that carry their groups, each made when it is asked for."""
+class _Made(Sequence[Slice]):
+    """Slices that are made when they are asked for: one carries its groups, or is a segment that has to be fetched."""
 
-    groups: Held
-    size: int
+    def __init__(self, count: int, make: Callable[[int], Slice]) -> None:
+        self._count = count
+        self._make = make
 
     def __len__(self) -> int:
-        return -(-len(self.groups) // self.size)
+        return self._count
 
     @overload
     def __getitem__(self, index: int) -> Slice: ...
@@ -221,7 +237,7 @@ class _Batches(Sequence[Slice]):
             return [self[number] for number in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return Batch(self.groups.part(index * self.size, (index + 1) * self.size))
+        return self._make(index)
 
 
 @dataclass
@@ -277,13 +293,20 @@ class Stored:
         return bool(self.find(found))
 
     def slices(self, count: int) -> Sequence[Slice]:
-        return _Pieces(self, max(1, -(-count // max(1, len(self._segments)))))
+        each = max(1, -(-count // max(1, len(self._segments))))
+        return _Made(len(self._segments) * each, lambda number: self._piece(number, each))
 
     def close(self) -> None:
         self._segments, self._readers, self._recent = [], {}, None
         self._spills.remove()
 
-    def source(self, number: int) -> str | bytes:
+    def _piece(self, index: int, each: int) -> Piece:
+        """One of the pieces that each segment is cut into."""
+        number, part = divmod(index, each)
+        blocks = len(self._reader(number).index)
+        return Piece(self._source(number), blocks * part // each, blocks * (part + 1) // each)
+
+    def _source(self, number: int) -> str | bytes:
         """The path of a segment, or its content, which is fetched."""
         segment = self._segments[number]
         if segment.kept is None:
@@ -291,22 +314,13 @@ class Stored:
             return segment.run.path
         return self._executor.fetch(segment.kept)  # type: ignore[no-any-return]
 
-    def blocks(self, number: int) -> int:
-        """How many blocks a segment has."""
-        return len(self._reader(number).index)
-
-    @property
-    def count(self) -> int:
-        """How many segments."""
-        return len(self._segments)
-
     def _reader(self, number: int) -> Reader:
         if number >= len(self._segments):
             raise _closed()  # while it is read
         if number not in self._readers:
             if self._segments[number].kept is not None:
                 self._readers.clear()  # the content of one at a time
-            self._readers[number] = Reader(self.source(number))
+            self._readers[number] = Reader(self._source(number))
         return self._readers[number]
 
     def _block(self, number: int, at: int, reader: Reader) -> Block:
@@ -339,27 +353,3 @@ class Piece:
 
     def __str__(self) -> str:
         return f"blocks {self.start} to {self.end - 1} of a result"
-
-
-class _Pieces(Sequence[Slice]):
-    """Slices of a stored result, each made when it is asked for, since a kept segment is fetched for it."""
-
-    def __init__(self, groups: Stored, each: int) -> None:
-        self._groups = groups
-        self._each = each
-
-    def __len__(self) -> int:
-        return self._groups.count * self._each
-
-    @overload
-    def __getitem__(self, index: int) -> Slice: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Slice]: ...
-    def __getitem__(self, index: int | slice) -> Slice | Sequence[Slice]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        number, part = divmod(index, self._each)
-        blocks = self._groups.blocks(number)
-        return Piece(self._groups.source(number), blocks * part // self._each, blocks * (part + 1) // self._each)

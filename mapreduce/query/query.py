@@ -45,8 +45,9 @@ from mapreduce.query.plan import Choice, Plan, choice, described, order_text
 from mapreduce.query.selection import Reader, Selection, Sorting
 from mapreduce.reducers import Reducer
 from mapreduce.reducers.sums import Count
-from mapreduce.result import Counters
+from mapreduce.result import Counters, Result
 from mapreduce.splits import cut, several
+from mapreduce.work import Work
 from vstore.errors import ConfigurationError
 from vstore.ranges import KeyRange
 from vstore.reading import OnConflict
@@ -439,17 +440,7 @@ class Query:
             made.versions,
             options.on_conflict,
         )
-        result = execute(
-            work,
-            made.over,
-            executor=made.executor,
-            memory=options.memory,
-            deadline=options.deadline,
-            on_error=options.on_error,
-            progress=options.progress,
-        )
-        with closing(result):
-            self.counters, self.skipped = result.counters, result.skipped
+        with closing(self._result(work, made, options)) as result:
             names = [*(name for name, _ in by), *(name for name, _ in figures)]
             groups: Iterable[Any] = result
             if not by and not len(result):
@@ -498,9 +489,10 @@ class Query:
         """Whether the wanted rows can be held."""
         return self._wanted is not None and self._wanted <= HELD_ROWS
 
-    def _sorted(self, selection: Selection, made: Choice, options: Options) -> Iterator[Found]:
+    def _result(self, work: Work, made: Choice, options: Options) -> Result:
+        """What the engine makes of some work, counted."""
         result = execute(
-            Sorting(**{name: value for name, value in vars(selection).items() if name != "code"}),
+            work,
             made.over,
             executor=made.executor,
             memory=options.memory,
@@ -508,8 +500,12 @@ class Query:
             on_error=options.on_error,
             progress=options.progress,
         )
-        with closing(result):
-            self.counters, self.skipped = result.counters, result.skipped
+        self.counters, self.skipped = result.counters, result.skipped
+        return result
+
+    def _sorted(self, selection: Selection, made: Choice, options: Options) -> Iterator[Found]:
+        work = Sorting(**{name: value for name, value in vars(selection).items() if name != "code"})
+        with closing(self._result(work, made, options)) as result:
             for place, rows in result:
                 for row in rows:
                     yield Found(place.encode("latin-1"), row)

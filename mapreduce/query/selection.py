@@ -195,19 +195,7 @@ class Reader:
 
     def counters(self) -> Counters:
         """What was done so far."""
-        total = self.total
-        return Counters(
-            documents=total.documents,
-            pairs=total.pairs,
-            bytes=total.bytes,
-            splits=len(self.seconds),
-            spills=total.spills,
-            retries=self.retries,
-            skipped=total.skipped,
-            conflicts=total.conflicts,
-            seconds=perf_counter() - self.started,
-            split_seconds=tuple(self.seconds),
-        )
+        return Counters.of(self.total, self.seconds, self.retries, perf_counter() - self.started)
 
     def _lowest(self, splits: Sequence[Slice] | Iterator[Slice]) -> Iterator[Any]:
         keep = self.selection.keep
