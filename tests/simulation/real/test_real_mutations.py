@@ -24,9 +24,8 @@ from vstore import document, receiving, shard
 from vstore.batch import Receive
 from vstore.document import Version
 from vstore.identity import Proof
-from vstore.plan import Held, Partition, knowledge_of, set_checkpoint
+from vstore.plan import Held, Partition, knowledge_in, set_checkpoint
 from vstore.replicas import Registry
-from vstore.sql import statements as sql
 
 from .schedule import run
 
@@ -40,13 +39,12 @@ pages, add, settle = Feed.pages, Batches.add, document._settle
 def knowledge_at_any_page(patch: pytest.MonkeyPatch) -> None:
     """The source's knowledge comes with each page, and not only with the one that ends where its feed ends."""
 
-    def claiming(feed: Feed, *args: Any, **named: Any) -> Iterator[Page]:
-        for page in pages(feed, *args, **named):
+    def claiming(feed: Feed, *args: Any, **named: Any) -> Iterator[tuple[int, Page]]:
+        for part, page in pages(feed, *args, **named):
             if page.claimed is None:
                 with feed._there.shard.database.snapshot() as connection:
-                    [row] = connection.rows(sql.PARTITION, (feed._there.partition,))
-                    page.claimed = knowledge_of(connection, feed._there.partition, row[3], row[4])
-            yield page
+                    page.claimed = knowledge_in(connection, feed._there.definition.base + part)
+            yield part, page
 
     patch.setattr(Feed, "pages", claiming)
 
