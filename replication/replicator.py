@@ -380,7 +380,7 @@ class Replicator:
                     return False
                 self._tidy(pairs)
             with self._lock:
-                if self._failures:
+                if self._status.error:  # and not the failures, which `resume` counts anew
                     log.info("%s: it works again", self._title, extra={"replication": self.name})
                 elif not self._complete:
                     log.info("%s: the target has everything", self._title, extra={"replication": self.name})

@@ -351,6 +351,25 @@ def test_an_end_that_does_not_answer_is_tried_at_growing_distances(pair: Pair, m
         assert replicator.turn() == 1
 
 
+def test_it_says_that_it_works_again_after_a_resume_too(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To resume is to try again at once, and not to forget that something was wrong."""
+    a, b = pair
+    a["notes"]["k"] = 1
+    replicator = Replicator(a, b, name="home")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(replication.route, "take", refuse(Unavailable("gone away.")))
+        replicator.turn()
+    replicator.resume()
+    with caplog.at_level("INFO", logger="replication"):
+        replicator.turn()
+
+    assert [record.message for record in caplog.records if "again" in record.message] == ["home: it works again"]
+    assert b["notes"]["k"] == 1
+
+
 def test_distances_are_spread_so_that_many_do_not_come_at_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = pair
     a["notes"]["k"] = 1
