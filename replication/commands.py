@@ -172,6 +172,10 @@ def replicate_command(
             line(asdict(status))
         else:
             words = f"{counted(status.rows, 'row')} taken, {status.new:,} new, {counted(status.bytes, 'byte')}"
+            if status.forgotten:
+                words += f", {counted(status.forgotten, 'deleted document')} forgotten after a purge"
+            if status.left:
+                words += f", {counted(status.left, 'document')} left the filter"
             if status.resolved:
                 words += f", settled {counted(status.resolved, 'conflict')}"
             if status.conflicts:
@@ -292,9 +296,12 @@ def _words(report: Report, waiting: int) -> str:
 
 
 def _moved(report: Report) -> str:
-    if not report and not report.conflicts:
+    forgotten = report.to_a.forgotten + report.to_b.forgotten
+    if not (report or report.conflicts or forgotten):
         return "nothing to do"
     words = f"sent {counted(report.to_b.rows, 'row')}, received {report.to_a.rows:,}"
+    if forgotten:
+        words += f", {counted(forgotten, 'deleted document')} forgotten after a purge"
     if report.resolved:
         words += f", settled {counted(len(report.resolved), 'conflict')}"
     return f"{words}, {counted(report.conflicts, 'conflict')} left" if report.conflicts else words

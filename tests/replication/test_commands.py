@@ -182,3 +182,21 @@ def test_sync_says_why_a_resolver_did_not_settle(here: str, tmp_path: Path) -> N
     assert done.exit_code == 0
     assert "1 conflict left (the resolver did not settle t: AttributeError: " in done.stdout
     assert done.stdout.endswith("): see `vstore conflicts`\n")
+
+
+def test_what_went_away_is_told_as_well(here: str, tmp_path: Path) -> None:
+    """What a purge has forgotten, and what has left a filter; that is no nothing."""
+    there, part = f"sqlite:///{tmp_path}/there.db", f"sqlite:///{tmp_path}/part.db"
+    only = ("replicate", "notes", "--to", part, "--field", "n=2")
+    vstore("sync", "notes", "--with", there, store=here)
+    vstore(*only, store=here)
+    vstore("delete", "notes", "fr/1", store=here)
+    vstore("put", "notes", "de/1", '{"n": 5}', store=here)
+    vstore("sync", "notes", "--with", there, store=here)
+    vstore("purge", "notes", "--grace-days", "0", store=here)
+
+    synced = vstore("sync", "notes", "--with", there, store=here)
+    left = vstore(*only, store=here)
+
+    assert synced.stdout == "notes: sent 0 rows, received 0, 1 deleted document forgotten after a purge\n"
+    assert "1 document left the filter" in left.stdout
