@@ -33,9 +33,10 @@ from vstore.handle import Handle, partition_of, place_of
 from vstore.plan import forgotten_of, forgotten_of_each, knowledge_of_each
 from vstore.sql import statements as sql
 from vstore.sql.database import Connection
+from vstore.sql.lineages import heads_of, versions_of
 from vstore.sql.rows import version_of
 from vstore.sql.schema import LIVE
-from vstore.sql.statements import chunks
+from vstore.sql.statements import Statement, chunks
 
 PAGE_ROWS = 1_000
 PAGE_BYTES = 4 * 1024 * 1024
@@ -420,53 +421,39 @@ class Feed:
     def _add_stubs(self, connection: Connection, page: Page) -> None:
         """The ancestors of the page's rows that the target has a dot of to learn."""
         with_past = [key for key, rows in page.rows.items() if any(row.parents for row in rows)]
-        for chunk in chunks(with_past):
-            versions: dict[str, dict[str, Version]] = {}
-            for key, *lineage in connection.rows(sql.VERSIONS(len(chunk)), [self._there.definition.id, *chunk]):
-                version = version_of(lineage)
-                versions.setdefault(key, {})[version.rev] = version
-            for key, found in versions.items():
-                page.rows[key] = stubs(page.rows[key], found, self._known) + page.rows[key]
+        for key, found in versions_of(connection.rows, self._there.definition.id, with_past).items():
+            page.rows[key] = stubs(page.rows[key], found, self._known) + page.rows[key]
 
     def _forgettable(
         self, connection: Connection, keys: Sequence[str], forgotten: Mapping[str, int]
     ) -> dict[str, list[str]]:
         """For each key, heads of the target that lie in what the source has forgotten, and are not at the source."""
-        found: dict[str, list[str]] = {}
-        theirs: dict[str, list[Version]] = {}
-        for chunk in chunks(keys):
-            rows = self._here.shard.database.ask(sql.HEADS(len(chunk)), [self._here.definition.id, *chunk])
-            for key, _state, *lineage in rows:
-                version = version_of(lineage)
-                if all(dot.n <= forgotten.get(dot.actor, 0) for dot in version.dots):
-                    theirs.setdefault(key, []).append(version)
-        ours: dict[str, set[str]] = {}
-        for chunk in chunks(list(theirs)):
-            for key, *lineage in connection.rows(sql.VERSIONS(len(chunk)), [self._there.definition.id, *chunk]):
-                ours.setdefault(key, set()).add(version_of(lineage).rev)
-        for key, heads in theirs.items():
-            revs = [head.rev for head in heads if head.rev not in ours.get(key, ())]
-            if revs:
-                found[key] = revs
-        return found
+        heads = heads_of(self._here.shard.database.ask, self._here.definition.id, keys)
+        covered = {
+            key: [rev for rev, head in found.items() if all(dot.n <= forgotten.get(dot.actor, 0) for dot in head.dots)]
+            for key, found in heads.items()
+        }
+        asked = [key for key, revs in covered.items() if revs]
+        stored = versions_of(connection.rows, self._there.definition.id, asked)
+        gone = {key: [rev for rev in covered[key] if rev not in stored[key]] for key in asked}
+        return {key: revs for key, revs in gone.items() if revs}
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def _heads_of(self, connection: Connection, keys: Sequence[str]) -> dict[str, list[Candidate]]:
-        found: dict[str, list[Candidate]] = {}
-        for chunk in chunks(keys):
-            for row in connection.rows(sql.LEAN_HEADS_OF(len(chunk)), [self._there.definition.id, *chunk]):
-                each = _candidate(row)
-                found.setdefault(each.key, []).append(each)
-        return found
+        return self._candidates(connection, sql.LEAN_HEADS_OF, keys)
 
     def _versions_of(self, connection: Connection, keys: Sequence[str]) -> dict[str, list[Candidate]]:
-        found: dict[str, list[Candidate]] = {}
+        return self._candidates(connection, sql.LEAN_VERSIONS_OF, keys)
+
+    def _candidates(
+        self, connection: Connection, statement: Callable[[int], Statement], keys: Sequence[str]
+    ) -> dict[str, list[Candidate]]:
+        rows: list[Candidate] = []
         for chunk in chunks(keys):
-            for row in connection.rows(sql.LEAN_VERSIONS_OF(len(chunk)), [self._there.definition.id, *chunk]):
-                each = _candidate(row)
-                found.setdefault(each.key, []).append(each)
-        return found
+            found = connection.rows(statement(len(chunk)), [self._there.definition.id, *chunk])
+            rows += [_candidate(row) for row in found]
+        return _by_key(rows)
 
     def _bodies(self, connection: Connection, candidates: Iterable[Candidate]) -> dict[int, bytes | None]:
         ids = [each.version.id for each in candidates if not each.version.stub and not each.version.deleted]
@@ -477,13 +464,7 @@ class Feed:
 
     def _held(self, keys: Iterable[str]) -> dict[str, dict[str, Version]]:
         """What the target holds of some keys."""
-        held: dict[str, dict[str, Version]] = {}
-        for chunk in chunks(list(dict.fromkeys(keys))):
-            rows = self._here.shard.database.ask(sql.VERSIONS(len(chunk)), [self._here.definition.id, *chunk])
-            for key, *lineage in rows:
-                version = version_of(lineage)
-                held.setdefault(key, {})[version.rev] = version
-        return held
+        return versions_of(self._here.shard.database.ask, self._here.definition.id, list(dict.fromkeys(keys)))
 
     def _codec(self, name: str) -> Codec | None:
         """The codec of a name; None if it is not known or not allowed here: then bodies pass as they are."""

@@ -23,8 +23,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
@@ -185,7 +184,7 @@ class _Pull:
     def take(self, keys: Sequence[str]) -> Pulled:
         met = meet(self._source, self._target)
         try:
-            for part, wanted in sorted(self._by_part(keys).items()):
+            for part, wanted in sorted(self._target.by_part(keys).items()):
                 here = place(self._target, part)
                 feed = Feed(self._source, place(self._source, part), here, self._scope)
                 for page in feed.present(wanted, forget=True):
@@ -347,7 +346,7 @@ class _Pull:
     def _retried(self, met: Handshake, due: Sequence[Parked]) -> set[int]:
         """Tries parked rows again; the partitions of those that arrived, whose claims have to be made anew."""
         changed = set()
-        for part, keys in self._by_part([each.key for each in due]).items():
+        for part, keys in self._target.by_part([each.key for each in due]).items():
             here = place(self._target, part)
             feed = Feed(self._source, place(self._source, part), here, self._scope)
             for page in feed.present(keys):
@@ -406,12 +405,6 @@ class _Pull:
         if conflicted:
             self._conflicts(conflicted)
         self._on_batch(Progress(replace(self._total), ahead, of))
-
-    def _by_part(self, keys: Iterable[str]) -> dict[int, list[str]]:
-        found: defaultdict[int, list[str]] = defaultdict(list)
-        for key in dict.fromkeys(keys):
-            found[part_of(key, self._target.partitions)].append(key)
-        return found
 
 
 def _since(taken: Taken, stands: Standing) -> int | None:

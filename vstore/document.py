@@ -22,8 +22,6 @@ Riak's dotted version vectors and the knowledge vectors of WinFS and DottedDB.
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -33,6 +31,7 @@ from typing import Any, NamedTuple
 from vstore.canonical import generation, revision, winner_key
 from vstore.clock import FAR, NOTHING, Clock, Dot, Knowledge
 from vstore.errors import InvalidToken
+from vstore.tokens import content_of, text_of
 
 
 class Version(NamedTuple):
@@ -94,8 +93,7 @@ class Context:
     revs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        text = json.dumps([1, self.key, self.revs, self.seen.to_json()], separators=(",", ":"), ensure_ascii=False)
-        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        return text_of([1, self.key, self.revs, self.seen.to_json()])
 
     @classmethod
     def parse(cls, token: str) -> Context:
@@ -105,7 +103,7 @@ class Context:
             InvalidToken: the text is no context of this version of vstore.
         """
         try:
-            form, key, revs, seen = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+            form, key, revs, seen = content_of(token)
             context = cls(key, Clock.from_json(seen), tuple(revs))
             for rev in revs:
                 generation(rev)
