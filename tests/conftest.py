@@ -54,11 +54,9 @@ def _nothing_stays() -> Iterator[None]:
 
     Set up before all others of a test and torn down after them, so that what they put back counts as put back.
     """
-    before = _process()
+    before = process()
     yield
-    after = _process()
-    names = before.keys() | after.keys()
-    left = {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+    left = changed(before, process())
     assert not left, f"the test has changed what the tests after it see (before, after): {left}"
 
 
@@ -133,18 +131,26 @@ def administer(kind: str, statement: str) -> None:
     _databases.administer(kind, statement)
 
 
-def _process() -> dict[str, Any]:
+def process() -> dict[str, Any]:
     """What of this process the code under test looks at, and a test could leave changed."""
     found: dict[str, Any] = {"the working directory": os.getcwd()}
     for name in ("vstore", "mapreduce", "replication"):
         logger = logging.getLogger(name)
-        found[f"the logger {name}"] = (logger.level, logger.propagate, logger.disabled, logger.handlers.copy())
+        # pytest listens to loggers that do not propagate, until a phase of the test has ended.
+        handlers = [handler for handler in logger.handlers if type(handler).__module__ != "_pytest.logging"]
+        found[f"the logger {name}"] = (logger.level, logger.propagate, logger.disabled, handlers)
     for number in (signal.SIGINT, signal.SIGTERM):
         found[number.name] = signal.getsignal(number)
     for name, value in os.environ.items():
         if name not in ("PYTEST_CURRENT_TEST", "_RJEM_MALLOC_CONF"):  # polars sets it when it is first imported
             found[f"${name}"] = value
     return found
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs, as it was and as it is."""
+    names = sorted(before.keys() | after.keys())
+    return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
 @cache
