@@ -299,7 +299,7 @@ def _news(handle: Handle, notes: Iterable[Note], here: Mapping[tuple[str, int], 
     for each in notes:
         if each.replica == handle.uid or not 0 <= each.part < handle.partitions:
             continue
-        note = replace(each, seen=min(each.seen, now_us))
+        note = each if each.seen <= now_us else replace(each, seen=now_us)
         if _is_news(note, here.get((note.replica, note.part))):
             found.append(note)
     return found
@@ -335,8 +335,7 @@ def _name(handle: Handle) -> str:
 
 def _note_of(row: Sequence[object], definition: Definition) -> Note:
     uid, partition, role, name, text, seen = row
-    pairs = [entry.split(":") for entry in str(text).split()]
-    bases = {actor: int(n) for actor, n in pairs}
+    bases = {actor: int(n) for actor, _, n in [entry.partition(":") for entry in str(text).split()]}
     return Note(str(uid), int(str(partition)) - definition.base, str(role), str(name), bases, int(str(seen)))
 
 
@@ -367,9 +366,10 @@ def _write_to(shard: Shard, definition: Definition, notes: Sequence[Note]) -> in
         connection = shard.database.read()
         there = _lock(connection, [definition.base + note.part for note in notes])
         before = {
-            (note.replica, note.part): note.seen
-            for row in connection.rows(sql.REPLICAS, (definition.base, definition.base + definition.partitions))
-            for note in [_note_of(row, definition)]
+            (uid, partition - definition.base): seen
+            for uid, partition, *_rest, seen in connection.rows(
+                sql.REPLICAS, (definition.base, definition.base + definition.partitions)
+            )
         }
         notes = [
             note

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -43,6 +43,7 @@ KINDS: tuple[Kind, ...] = (
     "killed at commit",
     "killed after commit",
 )
+_ENDS = frozenset({"BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"})  # of a transaction, either end
 AT_COMMIT = frozenset({"cut at commit", "doubt", "killed at commit", "killed after commit"})
 
 _CODES = {"refused": "SQLITE_IOERR", "full": "SQLITE_FULL", "busy": "SQLITE_BUSY"}
@@ -70,10 +71,10 @@ class Wire:
         self.dead = False
         self.writing = False  # between BEGIN IMMEDIATE and its end
         self.wrote = False
+        self.touched: set[str] = set()  # tables that statements have been about, until somebody takes them off
         self.on_commit: Callable[[], None] = lambda: None
         self.on_rollback: Callable[[], None] = lambda: None
         self.between: Callable[[], None] | None = None  # called before statements outside of write transactions
-        self.statements = 0
         self.raw: list[sqlite3.Connection] = []
 
     def arm(self, fault: Fault) -> None:
@@ -97,15 +98,19 @@ class Wire:
         """How many are open."""
         return sum(_in_transaction(connection) for connection in self.raw)
 
-    def execute(self, do: Callable[[], Any], connection: sqlite3.Connection, sql: str, rows: int) -> Any:
-        """Runs one statement, unless something happens to it."""
+    def execute(self, cursor: sqlite3.Cursor, sql: str, rows: int, do: Callable[..., Any], given: Any) -> Any:
+        """Runs one statement, `do(cursor, sql, given)`, unless something happens to it."""
         if self.dead:
             raise Killed
+        if sql not in _ENDS:
+            if self.between is not None and not self.writing:
+                self.between()
+            if self.fault is None:  # as nearly always: a schedule has thousands of statements
+                done = do(cursor, sql, given)
+                if self.writing and rows:
+                    self._note(sql)
+                return done
         commit = sql == "COMMIT" and self.writing
-        begin = sql.startswith("BEGIN IMMEDIATE")
-        if self.between is not None and not self.writing and not begin and sql not in ("COMMIT", "ROLLBACK"):
-            self.between()
-        self.statements += 1
         kind = None if sql == "ROLLBACK" else self._strikes(commit)
         if kind is not None:
             self._strike(kind)
@@ -114,12 +119,12 @@ class Wire:
             error.sqlite_errorname = _CODES[kind]
             raise error
         if kind in ("cut", "cut at commit"):
-            _end(connection)
+            _end(cursor.connection)
             raise _gone()
         if kind in ("killed", "killed at commit"):
             raise Killed
-        done = do()
-        if begin:
+        done = do(cursor, sql, given)
+        if sql == "BEGIN IMMEDIATE":
             self.writing, self.wrote = True, False
         elif commit:
             wrote, self.writing, self.wrote = self.wrote, False, False
@@ -128,15 +133,21 @@ class Wire:
         elif sql == "ROLLBACK" and self.writing:
             self.writing = self.wrote = False
             self.on_rollback()
-        elif self.writing and rows and not self.wrote:
-            self.wrote = _matters(sql)
+        elif self.writing and rows:
+            self._note(sql)
         if kind == "doubt":
-            _end(connection)
+            _end(cursor.connection)
             raise _gone()
         if kind == "killed after commit":
             self.dead = True
             raise Killed
         return done
+
+    def _note(self, sql: str) -> None:
+        table = _changed(sql)
+        if table:
+            self.touched.add(table)
+            self.wrote = self.wrote or table not in _ASIDE
 
     def _strikes(self, commit: bool) -> Kind | None:
         fault = self.fault
@@ -155,12 +166,17 @@ class Wire:
 
 
 @lru_cache(maxsize=2_000)
-def _matters(sql: str) -> bool:
-    """Whether a statement changes what replicas are compared by; leases and registries are not."""
-    return sql.split(None, 1)[0] in ("INSERT", "UPDATE", "DELETE") and not _ASIDE.search(sql)
+def _changed(sql: str) -> str:
+    """The table that a statement changes; empty if it changes none."""
+    found = _CHANGES.match(sql)
+    assert found or not _CHANGE.search(sql), f"which table does this change? {sql}"
+    return found[1] if found else ""
 
 
-_ASIDE = re.compile("vs_lease|vs_replica|vs_parked|vs_actor|vs_meta|vs_collection")
+_CHANGE = re.compile(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b")
+_CHANGES = re.compile(r"(?:INSERT (?:OR \w+ )?INTO|UPDATE|DELETE FROM) (\w+)")
+_ASIDE = frozenset({"vs_lease", "vs_replica", "vs_parked", "vs_actor", "vs_meta", "vs_collection"})
+"""Tables that replicas are not compared by."""
 
 
 def _in_transaction(connection: sqlite3.Connection) -> bool:
@@ -184,21 +200,16 @@ def _gone() -> sqlite3.ProgrammingError:
     return sqlite3.ProgrammingError("Cannot operate on a closed database.")
 
 
-class _Cursor:
-    """A driver's cursor behind a wire."""
+class _Cursor(sqlite3.Cursor):
+    """The driver's cursor behind a wire."""
 
-    def __init__(self, cursor: Any, wire: Wire) -> None:
-        self._cursor = cursor
-        self._wire = wire
+    wire: Wire
 
-    def execute(self, sql: str, params: Sequence[Any] = ()) -> Any:
-        return self._wire.execute(lambda: self._cursor.execute(sql, params), self._cursor.connection, sql, 1)
+    def execute(self, sql: str, params: Any = ()) -> Any:
+        return self.wire.execute(self, sql, 1, sqlite3.Cursor.execute, params)
 
-    def executemany(self, sql: str, rows: Sequence[Any]) -> Any:
-        return self._wire.execute(lambda: self._cursor.executemany(sql, rows), self._cursor.connection, sql, len(rows))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cursor, name)
+    def executemany(self, sql: str, rows: Any) -> Any:
+        return self.wire.execute(self, sql, len(rows), sqlite3.Cursor.executemany, rows)
 
 
 class WiredConnection(Connection):
@@ -212,10 +223,11 @@ class WiredConnection(Connection):
             raise Killed
         super().__init__(database)
         if wire is not None:
-            raw = self._fairy.dbapi_connection
+            raw: Any = self._fairy.dbapi_connection
             if raw not in wire.raw:
                 wire.raw.append(raw)
-            self._cursor = _Cursor(self._cursor, wire)
+            self._cursor = raw.cursor(_Cursor)
+            self._cursor.wire = wire
 
 
 wires: dict[str, Wire] = {}

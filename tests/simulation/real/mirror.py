@@ -2,28 +2,43 @@
 
 Only the texts of single rows are read with the product's own reader; which rows
 there are, and which of them are heads, nobody is asked.
+
+At a commit the tables that it touched are read, and compared with what was read
+before: what has not changed is the same object, so that nobody looks twice.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+from vstore import partition
 from vstore.clock import Knowledge
 from vstore.document import Entry, Version
-from vstore.partition import part_of
 from vstore.sql.rows import LINEAGE, version_of
 
-_VERSIONS = f"SELECT key, body, {', '.join(LINEAGE)} FROM vs_version ORDER BY id"
-_HEADS = "SELECT key, id, state, lane0, lane1, lane2, lane3 FROM vs_head ORDER BY key, id"
-_PARTITIONS = "SELECT id, part, actor, ctr, seq, feed FROM vs_partition ORDER BY part"
+_READ = {
+    "vs_version": f"SELECT key, body, {', '.join(LINEAGE)} FROM vs_version ORDER BY id",
+    "vs_head": "SELECT key, id, lane0, lane1, lane2, lane3 FROM vs_head ORDER BY key, id",
+    "vs_partition": "SELECT id, part, actor, ctr, seq, feed FROM vs_partition ORDER BY part",
+    "vs_knowledge": "SELECT partition, actor, lo, hi FROM vs_knowledge",
+    "vs_forgotten": "SELECT partition, actor, base FROM vs_forgotten",
+    "vs_checkpoint": "SELECT name, value FROM vs_checkpoint",
+    "vs_parked": "SELECT key, rev FROM vs_parked WHERE kind = 'row'",
+}
+
+_Row = tuple[Any, ...]
+part_of = lru_cache(maxsize=1_000)(partition.part_of)
 
 
 @lru_cache(maxsize=50_000)
-def _version(row: tuple[object, ...], body: bytes | None) -> Version:
-    return version_of(row, body)
+def _version(row: _Row) -> Version:
+    _key, body, *lineage = row
+    return version_of(lineage, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +55,7 @@ class Counter:
 
 @dataclass(slots=True)
 class State:
-    """One collection of one file at one moment."""
+    """One collection of one file at one moment. Never changed."""
 
     partitions: int
     entries: dict[str, Entry]
@@ -49,9 +64,11 @@ class State:
     forgotten: list[dict[str, int]]
     lanes: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
     strays: list[str] = field(default_factory=list)  # keys whose head rows have no version
+    checkpoints: dict[str, str] = field(default_factory=dict)
+    parked: set[tuple[str, str]] = field(default_factory=set)  # see Mirror.parked
 
     def entry(self, key: str) -> Entry:
-        return self.entries.get(key) or Entry()
+        return self.entries.get(key) or _NOTHING
 
     def known(self, key: str) -> Knowledge:
         return self.knowledge[part_of(key, self.partitions)]
@@ -63,49 +80,70 @@ class State:
         return tuple(sorted(self.entry(key).heads))
 
 
+_NOTHING = Entry()
+
+
 class Mirror:
     """Looks into one file."""
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+        self._rows: dict[str, list[_Row]] = {}
+        self._of_keys: dict[str, tuple[list[_Row], list[_Row], Entry, list[tuple[int, ...]], bool]] = {}
+        self._of_parts: dict[int, tuple[list[_Row], Knowledge]] = {}
 
     def close(self) -> None:
         self._connection.close()
 
-    def state(self) -> State:
-        """Everything, in one snapshot."""
+    def state(self, touched: Container[str] = frozenset(_READ)) -> State:
+        """Everything, in one snapshot. Tables that were not `touched` since the last look are as they were."""
         run = self._connection.execute
         run("BEGIN")
         try:
-            counters = [Counter(*row) for row in run(_PARTITIONS)]
-            by_id = {counter.id: counter.part for counter in counters}
-            entries: dict[str, Entry] = {}
-            places: dict[tuple[str, int], Version] = {}
-            for key, body, *row in run(_VERSIONS):
-                version = _version(tuple(row), body)
-                entries.setdefault(key, Entry()).versions[version.rev] = version
-                places[key, version.id] = version
-            lanes: dict[str, list[tuple[int, ...]]] = {}
-            strays = []
-            for key, id_, _state, *four in run(_HEADS):
-                head = places.get((key, id_))
-                if head is None:
-                    strays.append(key)
-                    continue
-                entries[key].heads[head.rev] = head
-                lanes.setdefault(key, []).append(tuple(four))
-            knowledge = [Knowledge({counter.actor: [(1, counter.ctr)]} if counter.ctr else {}) for counter in counters]
-            for partition, actor, lo, hi in run("SELECT partition, actor, lo, hi FROM vs_knowledge"):
-                knowledge[by_id[partition]].add(actor, lo, hi)
-            forgotten: list[dict[str, int]] = [{} for _ in counters]
-            for partition, actor, base in run("SELECT partition, actor, base FROM vs_forgotten"):
-                forgotten[by_id[partition]][actor] = base
+            for table, query in _READ.items():
+                if table in touched:
+                    self._rows[table] = run(query).fetchall()
         finally:
             run("COMMIT")
-        return State(len(counters), entries, counters, knowledge, forgotten, lanes, strays)
+        counters = [Counter(*row) for row in self._rows["vs_partition"]]
+        versions, heads = _by_key(self._rows["vs_version"]), _by_key(self._rows["vs_head"])
+        knowledge, forgotten = self._rows["vs_knowledge"], self._rows["vs_forgotten"]
+        checkpoints, parked = dict(self._rows["vs_checkpoint"]), set(self._rows["vs_parked"])
+        state = State(len(counters), {}, counters, [], [], checkpoints=checkpoints, parked=parked)
+        for counter in counters:
+            state.knowledge.append(self._knowledge(counter, [row for row in knowledge if row[0] == counter.id]))
+            state.forgotten.append({actor: base for of, actor, base in forgotten if of == counter.id})
+        for key, rows in versions.items():
+            state.entries[key], lanes, astray = self._entry(key, rows, heads.pop(key, []))
+            if lanes:
+                state.lanes[key] = lanes
+            if astray:
+                state.strays.append(key)
+        state.strays += heads
+        return state
 
-    def checkpoints(self) -> dict[str, str]:
-        return dict(self._connection.execute("SELECT name, value FROM vs_checkpoint"))
+    def _entry(self, key: str, rows: list[_Row], heads: list[_Row]) -> tuple[Entry, list[tuple[int, ...]], bool]:
+        before = self._of_keys.get(key)
+        if before is None or before[0] != rows or before[1] != heads:
+            found = [_version(row) for row in rows]
+            by_id = {version.id: version for version in found}
+            shown = [by_id[id_] for _key, id_, *_lanes in heads if id_ in by_id]
+            entry = Entry({head.rev: head for head in shown}, {version.rev: version for version in found})
+            lanes = [tuple(four) for _key, id_, *four in heads if id_ in by_id]
+            before = self._of_keys[key] = (rows, heads, entry, lanes, len(shown) < len(heads))
+        return before[2:]
+
+    def _knowledge(self, counter: Counter, rows: list[_Row]) -> Knowledge:
+        rows = [row[1:] for row in rows]
+        if counter.ctr:
+            rows.insert(0, (counter.actor, 1, counter.ctr))
+        before = self._of_parts.get(counter.id)
+        if before is None or before[0] != rows:
+            knowledge = Knowledge()
+            for actor, lo, hi in rows:
+                knowledge.add(actor, lo, hi)
+            before = self._of_parts[counter.id] = (rows, knowledge)
+        return before[1]
 
     def registered(self) -> set[str]:
         """The ids of the full replicas that are registered here."""
@@ -113,7 +151,7 @@ class Mirror:
 
     def parked(self) -> set[tuple[str, str]]:
         """(key, rev) of the rows that wait, of whatever link."""
-        return set(self._connection.execute("SELECT key, rev FROM vs_parked WHERE kind = 'row'"))
+        return set(self._connection.execute(_READ["vs_parked"]))
 
     def lease(self, name: str) -> int:
         """The token of a lease; 0 if it was never taken."""
@@ -127,3 +165,10 @@ class Mirror:
     def dump(self) -> bytes:
         """The file as a backup tool would copy it, log included."""
         return self._connection.serialize()
+
+
+def _by_key(rows: Iterable[_Row]) -> dict[str, list[_Row]]:
+    found: dict[str, list[_Row]] = {}
+    for row in rows:
+        found.setdefault(row[0], []).append(row)
+    return found

@@ -48,7 +48,7 @@ from . import site as sites_
 from .faults import KINDS, Fault, Killed
 from .site import Backup, Site, apply
 from .truth import Over, Truth
-from .world import World, blank_stores, installed
+from .world import World, blank_stores, installed, uncollected
 
 STEPS = (20, 35, 55, 85)
 BODIES: tuple[Mapping[str, Any], ...] = ({"n": 0}, {"n": 1})  # few, so that the same edit is often born in two places
@@ -92,6 +92,7 @@ def run(seed: int, *, often: Mapping[str, float] = MappingProxyType({}), **setti
         world = World(seed)
         stack.callback(world.close)
         stack.enter_context(installed(world))
+        stack.enter_context(uncollected())
         stack.enter_context(replaced(Shard, "apply", apply))
         simulation = Simulation(seed, world)
         stack.callback(simulation.close)

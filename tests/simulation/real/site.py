@@ -73,7 +73,8 @@ class Site:
 
     def open(self) -> None:
         """Starts a process that has the file open."""
-        self.wire = Wire()
+        touched, self.wire = self.wire.touched, Wire()
+        self.wire.touched = touched
         self.wire.on_commit = self._committed
         self.wire.on_rollback = self._rolled_back
         faults.wires[str(self.path)] = self.wire
@@ -193,9 +194,10 @@ class Site:
         before = self.state
         self.commits += 1
         try:
-            self.state = self.mirror.state()
+            self.state = self.mirror.state(self.wire.touched)
+            self.wire.touched.clear()
             self.truth.committed(self.name, self._asked, before, self.state, sound=not self.damaged)
-            self.truth.checkpoints(self.name, self.state, self.mirror.checkpoints(), self.mirror.parked())
+            self.truth.checkpoints(self.name, self.state)
         except Exception as error:
             if self.broken is None:
                 self.broken = error

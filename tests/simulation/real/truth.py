@@ -21,8 +21,9 @@ the names of the versions alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tests.simulation.invariants import Checker
@@ -30,9 +31,8 @@ from tests.simulation.oracle import Broken, Lineage, Oracle, View
 from vstore.batch import Purge, Put, Receive
 from vstore.clock import Knowledge
 from vstore.document import Entry, Version, is_marked
-from vstore.partition import part_of
 
-from .mirror import State
+from .mirror import State, part_of
 
 if TYPE_CHECKING:
     from .site import Site
@@ -96,13 +96,7 @@ class Truth:
         if not sound:
             return
         self._forgot(name, asked, before, after)
-        changed = [
-            key
-            for key in self.oracle
-            if before.entry(key) != after.entry(key)
-            or before.known(key) != after.known(key)
-            or before.forgets(key) != after.forgets(key)
-        ]
+        changed = [key for key in self.oracle if _differ(before, after, key)]
         if after.strays:
             raise Broken(2, f"head rows of {name} have no version: {after.strays}")
         for key in changed:
@@ -144,9 +138,7 @@ class Truth:
         for key in self.oracle:
             self.look(name, state, key)
 
-    def checkpoints(
-        self, name: str, state: State, notes: Mapping[str, str], parked: Container[tuple[str, str]]
-    ) -> None:
+    def checkpoints(self, name: str, state: State) -> None:
         """20: what a checkpoint says was taken, is known here or parked.
 
         Not asked of links with a filter, which take what they want, nor where a feed may have gone back in time.
@@ -158,24 +150,23 @@ class Truth:
         feeds = {
             counter.feed: (source, counter.part) for _, counter, source in sorted(counters, key=lambda each: each[0])
         }
-        for note, text in notes.items():
-            words = note.split(":")
-            taken = json.loads(text)
-            if words[0] != "sync" or len(words) != 4 or taken["feed"] not in feeds:
+        for note, text in state.checkpoints.items():
+            taken = _taken(note, text)
+            if taken is None or taken[0] not in feeds:
                 continue
-            source, part = feeds[taken["feed"]]
+            (source, part), upto = feeds[taken[0]], taken[1]
             for key, entry in source.state.entries.items():
                 if part_of(key, self.partitions) != part:
                     continue
                 for head in entry.heads.values():
                     seq = head.id & ((1 << 40) - 1)
-                    if (key, head.rev) in parked:
+                    if seq > upto or (key, head.rev) in state.parked:
                         continue
-                    if seq <= taken["seq"] and not any(dot in state.known(key) for dot in head.dots):
+                    if not any(dot in state.known(key) for dot in head.dots):
                         raise Broken(
                             20,
-                            f"{name} has taken {source.name} up to {taken['seq']}, and does not know {head.rev} of "
-                            f"{key}, which is at {seq}",
+                            f"{name} has taken {source.name} up to {upto}, and does not know {head.rev} of {key}, "
+                            f"which is at {seq}",
                         )
 
     # What a transaction did
@@ -312,3 +303,25 @@ def _is_told(entry: Entry, rev: str) -> bool:
         return False
     others = {dot[:2] for other, version in entry.versions.items() if other != rev for dot in version.dots}
     return is_marked(entry.versions[rev]) or any(dot[:2] in others for dot in entry.versions[rev].dots)
+
+
+def _differ(before: State, after: State, key: str) -> bool:
+    """Whether a key, or what is known of its partition, changed. What did not is mostly the same object still."""
+    return any(
+        was is not now and was != now
+        for was, now in (
+            (before.entry(key), after.entry(key)),
+            (before.known(key), after.known(key)),
+            (before.forgets(key), after.forgets(key)),
+        )
+    )
+
+
+@lru_cache(maxsize=10_000)
+def _taken(note: str, text: str) -> tuple[str, int] | None:
+    """The feed that a checkpoint is of, and up to where it says that all was taken; None for other checkpoints."""
+    words = note.split(":")
+    if words[0] != "sync" or len(words) != 4:
+        return None
+    taken = json.loads(text)
+    return taken["feed"], taken["seq"]

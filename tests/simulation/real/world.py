@@ -12,6 +12,7 @@ longer than most of what a schedule does with them.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -20,8 +21,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -30,8 +31,9 @@ import replication.lease
 import vstore.sql.database
 import vstore.store
 from vstore import Store
-from vstore.sql.database import Database
+from vstore.document import Version
 from vstore.sql.dialects import SQLITE
+from vstore.sql.rows import version_of
 
 from . import faults
 
@@ -179,8 +181,9 @@ def installed(world: World) -> Iterator[None]:
             found = places.get(id(getattr(module, name, None)))
             if found is not None:
                 put(module, name, found)
+        if getattr(module, "version_of", None) is version_of:
+            put(module, "version_of", _version_once)
     put(vstore.sql.database, "Connection", faults.WiredConnection)
-    put(Database, "_compile", _compiled_once)
     put(vstore.store, "file_identity", world.identity)
     patience = SQLITE.connect_args["timeout"]
     SQLITE.connect_args["timeout"] = LOCK_SECONDS  # type: ignore[index]
@@ -212,16 +215,30 @@ def _ours() -> list[Any]:
     ]
 
 
-_compile = Database._compile
-_texts: dict[Any, Any] = {}
+@lru_cache(maxsize=20_000)
+def _parsed(row: tuple[Any, ...], body: bytes | None) -> Version:
+    return version_of(row, body)
 
 
-def _compiled_once(database: Database, statement: Any) -> Any:
-    """Texts of statements are the same in every SQLite database; to make them again would be a third of a schedule."""
-    found = _texts.get(statement)
-    if found is None:
-        found = _texts[statement] = _compile(database, statement)
-    return found
+def _version_once(row: Sequence[Any], body: bytes | None = None) -> Version:
+    """In the place of `version_of`: a version is a value, and replicas read the same few rows thousands of times."""
+    return _parsed(tuple(row), body)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the search for cycles of garbage, which would come at moments that depend on what the process did before.
+
+    It also looks at all that is imported, again and again.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @cache
