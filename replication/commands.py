@@ -114,10 +114,11 @@ def sync_command(
                 text(f"{plain(name)}: {_words(report, waiting)}")
             flush()
 
-        if len(collections) == 1:
-            sync_collection(collections[0])  # its own error has an exit code of its own
+        names = collections or known
+        if len(names) == 1:
+            sync_collection(names[0])  # its own error has words and an exit code of its own
         else:
-            one_by_one(collections or known, sync_collection)
+            one_by_one(names, sync_collection)
 
 
 @click.command("replicate")
