@@ -269,12 +269,7 @@ def forgotten_of_each(connection: Connection, partitions: Sequence[int]) -> dict
 
 def knowledge_of(connection: Connection, partition: int, actor: str, ctr: int) -> Knowledge:
     """What a partition replica has received or knows to be obsolete; its own events are in its counter row."""
-    known = Knowledge()
-    for row in connection.rows(sql.KNOWLEDGE, (partition,)):
-        known.add(*row)
-    if ctr:
-        known.add(actor, 1, ctr)
-    return known
+    return knowledge_of_each(connection, {partition: (actor, ctr)})[partition]
 
 
 def knowledge_in(connection: Connection, partition: int) -> Knowledge:
@@ -285,7 +280,7 @@ def knowledge_in(connection: Connection, partition: int) -> Knowledge:
 
 def forgotten_of(connection: Connection, partition: int) -> dict[str, int]:
     """For each actor up to which of its events deleted keys may have been purged from a partition."""
-    return dict(connection.rows(sql.FORGOTTEN, (partition,)))
+    return forgotten_of_each(connection, [partition])[partition]
 
 
 def set_checkpoint(connection: Connection, name: str, value: str) -> None:

@@ -297,9 +297,6 @@ FORGET_RUN = Statement(
 )
 ADD_RUN = Statement("add a run", insert(knowledge), "partition", "actor", "lo", "hi")
 
-FORGOTTEN = Statement(
-    "what may be forgotten", select(forgotten.c.actor, forgotten.c.base).where(forgotten.c.partition == _p("p")), "p"
-)
 FORGOTTEN_OF = _sized(
     lambda size, items: Statement(
         "what may be forgotten of partitions",
