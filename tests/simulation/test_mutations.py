@@ -123,19 +123,23 @@ def nothing(patch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Mutation:
-    """A rule turned off, and the invariants of which one breaks first."""
+    """A rule turned off, and the invariants of which one breaks first.
+
+    `seed` is known to fail and so is tried first: the schedules before it need not be simulated in every run.
+    """
 
     patch: Patch
     breaks: set[int]
     rules: Rules = RIGHT
+    seed: int = 0
 
 
 MUTATIONS = {
     "plain version vectors": Mutation(plain_vectors, {3, 5, 10, 12}),
     "prev always 0": Mutation(prev_always_0, {3, 5, 10, 12}),
     "no union of dots and clocks": Mutation(no_union, {1, 10}),
-    "no closure": Mutation(no_closure, {1}),
-    "no closure over aliases": Mutation(no_closure_over_aliases, {1}),
+    "no closure": Mutation(no_closure, {1}, seed=91),
+    "no closure over aliases": Mutation(no_closure_over_aliases, {1}, seed=387),
     "no closure, rows skipped by rev and dots": Mutation(no_closure, {1, 10}, Rules(skip="rev and dots")),
     "rows skipped by rev": Mutation(nothing, {1, 10}, Rules(skip="rev")),
     "rows skipped by rev and dots": Mutation(nothing, {1, 10}, Rules(skip="rev and dots")),
@@ -148,7 +152,7 @@ MUTATIONS = {
     "knowledge joined at any page": Mutation(nothing, {12}, Rules(join="any")),
     "knowledge joined at the position where the enumeration began": Mutation(nothing, {12}, Rules(join="enumeration")),
     "grown heads not in the feed": Mutation(nothing, {1}, Rules(restamp_grown=False)),
-    "pages for an earlier incarnation taken": Mutation(nothing, {12}, Rules(one_incarnation=False)),
+    "pages for an earlier incarnation taken": Mutation(nothing, {12}, Rules(one_incarnation=False), seed=34),
     "same actor after a restored backup": Mutation(nothing, {11, 12}, Rules(new_actor_after_restore=False)),
     "same actor in a copied file": Mutation(nothing, {11}, Rules(new_actor_in_copy=False)),
 }
@@ -160,7 +164,7 @@ def test_without_the_rule_the_simulation_fails(name: str, monkeypatch: pytest.Mo
     mutation = MUTATIONS[name]
     mutation.patch(monkeypatch)
 
-    broken = first_failure(mutation.rules)
+    broken = first_failure(mutation)
 
     assert broken is not None, f"{SEEDS} schedules pass without the rule"
     assert broken.invariant in mutation.breaks, broken
@@ -178,11 +182,11 @@ def test_the_test_by_rev_alone_is_implied_by_closure(monkeypatch: pytest.MonkeyP
         run(seed)
 
 
-def first_failure(rules: Rules) -> Broken | None:
+def first_failure(mutation: Mutation) -> Broken | None:
     """What the first seed that fails says."""
-    for seed in range(SEEDS):
+    for seed in (mutation.seed, *range(SEEDS)):
         try:
-            run(seed, rules=rules)
+            run(seed, rules=mutation.rules)
         except Broken as broken:
             return broken
     return None

@@ -13,13 +13,15 @@ from .schedule import run
 @pytest.mark.timeout(0)  # as long as the number of schedules needs
 def test_real_replicas_always_hold_the_truth_whatever_happens_to_them(real_seeds: range) -> None:
     """Clients write blindly, late and elsewhere; processes die, links flap, files are set back, copied and damaged."""
+    ended_early = 0
     for seed in real_seeds:
         try:
-            run(seed)
+            ended_early += run(seed).truth.over
         except Broken as broken:
             pytest.fail(
                 f"seed {seed} fails. Replay it: python -m tests.simulation --seed {seed}\n{broken}", pytrace=False
             )
+    assert ended_early < 8 + len(real_seeds) / 20, "too many prove nothing after some step"
 
 
 def test_a_seed_always_makes_the_same_world() -> None:
@@ -30,14 +32,22 @@ def test_a_seed_always_makes_the_same_world() -> None:
     assert all(len(story.splitlines()) > 20 for story in stories)
 
 
+SHOWING = (1, 5, 8, 12, 16, 22, 40, 45, 63, 75, 80, 88)
+"""Schedules that have everything between them: looked at first, and others only if these have changed."""
+
+
 def test_what_the_schedules_are_made_of_happens() -> None:
     """A kind of step or of fault that never comes about would prove nothing."""
-    simulations = [run(seed) for seed in range(120)]
+    wanted = {*KINDS, "look_at_view", "set_back"}  # and all that every schedule may have
+    happened: set[str] = set()
+    purged = 0
+    for seed in dict.fromkeys((*SHOWING, *range(120))):
+        simulation = run(seed)
+        wanted |= {kind.__name__ for kind in simulation.kinds}
+        happened |= simulation.counts.keys() | simulation.struck.keys()
+        purged += simulation.truth.purged
+        if wanted <= happened and purged > 10:
+            break
 
-    kinds = {kind.__name__ for kind in simulations[0].kinds}
-    happened = {kind for simulation in simulations for kind in simulation.counts}
-    struck = {kind for simulation in simulations for kind in simulation.struck}
-    assert kinds - happened == set()
-    assert set(KINDS) - struck == set()
-    assert sum(simulation.truth.purged for simulation in simulations) > 10
-    assert sum(simulation.truth.over for simulation in simulations) < 8  # those that end early
+    assert wanted - happened == set()
+    assert purged > 10

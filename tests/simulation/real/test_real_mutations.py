@@ -130,12 +130,16 @@ def no_fence(patch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Mutation:
-    """A rule turned off, the invariants of which one breaks first, and the kind of schedules that show it."""
+    """A rule turned off, the invariants of which one breaks first, and the kind of schedules that show it.
+
+    `seed` is known to fail and so is tried first: the schedules before it need not be simulated in every run.
+    """
 
     patch: Patch
     breaks: set[int]
     often: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
 
 
 SMALL = {"batch_rows": 1}
@@ -150,7 +154,7 @@ MUTATIONS = {
         settings={"batch_rows": 3, "fault_rate": 0.5, "fault_kinds": ["killed", "cut", "killed at commit"]},
     ),
     "filter change reuses the checkpoint": Mutation(
-        one_checkpoint_for_all_filters, {21, 29}, {"change_filter": 6}, {"filter_one": True}
+        one_checkpoint_for_all_filters, {21, 29}, {"change_filter": 6}, {"filter_one": True}, seed=11
     ),
     "rows skipped by rev": Mutation(rows_skipped_by_rev, {1, 10, 12, 14}, {"write_stale": 6, "repeat": 8}),
     "purge at any time": Mutation(purge_at_any_time, {13}, PURGES, DELETES),
@@ -158,13 +162,13 @@ MUTATIONS = {
         purge_by_age, {2, 3, 6, 12}, PURGES, {**DELETES, "expiries": (0,)}
     ),
     "forgotten knowledge is not kept": Mutation(nothing_is_remembered_as_forgotten, {3, 12}, PURGES, DELETES),
-    "stale targets are not asked": Mutation(stale_targets_are_not_asked, {1, 2, 3, 6, 12}, PURGES, DELETES),
+    "stale targets are not asked": Mutation(stale_targets_are_not_asked, {1, 2, 3, 6, 12}, PURGES, DELETES, seed=13),
     "purge leaves history": Mutation(purge_leaves_history, {13}, PURGES, DELETES),
     "same actor after a restored backup or in a copy": Mutation(
         any_proof_will_do, {11}, {"restore": 4, "copy_file": 4}
     ),
-    "a collision is absorbed": Mutation(collisions_absorbed, {1, 3}, settings={"ghosts": True}),
-    "the fence of a lease is ignored": Mutation(no_fence, {20}, settings={"rivals": True, "batch_rows": 1}),
+    "a collision is absorbed": Mutation(collisions_absorbed, {1, 3}, settings={"ghosts": True}, seed=70),
+    "the fence of a lease is ignored": Mutation(no_fence, {20}, settings={"rivals": True, "batch_rows": 1}, seed=12),
 }
 
 
@@ -182,7 +186,7 @@ def test_without_the_rule_the_simulation_of_the_real_code_fails(name: str, monke
 
 def first_failure(mutation: Mutation) -> Broken | None:
     """What the first seed that fails says."""
-    for seed in range(SEEDS):
+    for seed in (mutation.seed, *range(SEEDS)):
         try:
             run(seed, often=mutation.often, **mutation.settings)
         except Broken as broken:
