@@ -528,8 +528,8 @@ class Shard:
             self._long[definition.id] = 2 * version.entries
             log.warning(
                 "%s: the clock of %r in %r has %d entries, one for each actor that has written it, and each of its "
-                "versions carries them. At %d writes are refused. Actors should last: see docs/consistency.md, "
-                '"Actors".',
+                "versions carries them. At %d writes are refused. Actors should last: "
+                'see docs/consistency.md, "Actors".',
                 self.database.name,
                 key,
                 definition.name,
