@@ -156,7 +156,7 @@ MUTATIONS = {
     "filter change reuses the checkpoint": Mutation(
         one_checkpoint_for_all_filters, {21, 29}, {"change_filter": 6}, {"filter_one": True}, seed=11
     ),
-    "rows skipped by rev": Mutation(rows_skipped_by_rev, {1, 10, 12, 14}, {"write_stale": 6, "repeat": 8}),
+    "rows skipped by rev": Mutation(rows_skipped_by_rev, {1, 10, 12, 14}, {"write_stale": 6, "repeat": 8}, seed=1),
     "purge at any time": Mutation(purge_at_any_time, {13}, PURGES, DELETES),
     "purge by age without the knowledge rule": Mutation(
         purge_by_age, {2, 3, 6, 12}, PURGES, {**DELETES, "expiries": (0,)}

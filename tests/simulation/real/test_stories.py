@@ -257,3 +257,20 @@ def test_what_was_absorbed_under_a_dot_of_two_versions_is_back_once_they_have_me
     receive(entry, [seen.as_stub], knowledge)
 
     assert sorted(entry.heads) == ["2-b", "3-c"]
+
+
+def test_what_was_absorbed_and_pruned_is_back_with_its_body() -> None:
+    """Seed 600060: as above, but it was pruned before they met. A replica that kept the body brings it back."""
+    first = Version("1-a", (), False, (Dot("a", 1),), Clock(), 1, "json", b"1")
+    seen = Version("2-a", ("1-a",), False, (Dot("a", 2, 1),), Clock({"a": 1}), 2, "json", b"2")
+    ghost = Version("2-b", ("1-a",), False, (Dot("a", 2, 1),), Clock({"a": 1}), 2, "json", b"3")
+    above = Version("3-c", ("2-a",), False, (Dot("c", 1),), Clock({"a": 2}), 3, "json", b"4")
+    entry, knowledge = Entry(), Knowledge()
+
+    receive(entry, [first, ghost, above], knowledge)
+    entry.versions["2-b"] = ghost.as_stub
+    receive(entry, [seen.as_stub], knowledge)
+    assert list(entry.heads) == ["3-c"]
+    receive(entry, [ghost], knowledge)
+
+    assert sorted(entry.heads) == ["2-b", "3-c"]

@@ -119,14 +119,16 @@ class Truth:
         """Nothing is shown that nobody wrote, and no collision absorbs: a conflict too many is the price of a dot.
 
         Where only one of the two versions of a dot has been, nobody could know better: it is lost if something
-        that was written on top of the other came, and the other did not. It is `absorbed`, once for all.
+        that was written on top of the other came, and the other did not. It is `absorbed`, once for all. If the
+        other comes after all, it is a head again, unless it was pruned meanwhile: then there is nothing to show.
         """
         lineage = self.oracle[key]
         view = lineage.view(name)
         if entry.heads.keys() - view.seen:
             raise Broken(2, f"{name}/{key} shows {entry.heads.keys() - view.seen}, which it never received")
         for rev in view.truth - entry.heads.keys() - lineage.superseded:
-            if not self._is_rival(lineage, rev) or _is_told(entry, rev):
+            pruned = rev in self.absorbed and rev in entry.versions and entry.versions[rev].stub
+            if not self._is_rival(lineage, rev) or (_is_told(entry, rev) and not pruned):
                 raise Broken(3, f"{name}/{key} has received {rev} and nothing replaced it, but it is no head")
             self.absorbed.add(rev)
 
