@@ -143,7 +143,8 @@ class Truth:
     def checkpoints(self, name: str, state: State) -> None:
         """20: what a checkpoint says was taken, is known here or parked.
 
-        Not asked of links with a filter, which take what they want, nor where a feed may have gone back in time.
+        Not asked of links with a filter, which take what they want, nor where a feed may have gone back in time, nor
+        of what somebody has purged: who hears of that gives it up, and knows it no more until the end of that pull.
         """
         if self.ghosts:
             return
@@ -164,7 +165,7 @@ class Truth:
                     seq = head.id & ((1 << 40) - 1)
                     if seq > upto or (key, head.rev) in state.parked:
                         continue
-                    if not any(dot in state.known(key) for dot in head.dots):
+                    if not any(dot in state.known(key) for dot in head.dots) and head.rev not in self._buried(key):
                         raise Broken(
                             20,
                             f"{name} has taken {source.name} up to {upto}, and does not know {head.rev} of {key}, "
@@ -264,8 +265,7 @@ class Truth:
         Only where a replica counts no more (it has expired) can it be unheard of. Its edit is one that the purge had
         not seen, and is kept there; here the same version is below the purge. What follows proves nothing.
         """
-        lineage = self.oracle[key]
-        buried = lineage.forgotten.union(*(lineage.ancestors[rev] for rev in lineage.forgotten))
+        buried = self._buried(key)
         known = after.known(key)
         self.over |= any(
             head.rev in buried and not any(dot in known for dot in head.dots)
@@ -273,6 +273,11 @@ class Truth:
             if site.name != name
             for head in site.state.entry(key).heads.values()
         )
+
+    def _buried(self, key: str) -> set[str]:
+        """The revs of a key that somebody has purged, and of what was below them."""
+        lineage = self.oracle[key]
+        return lineage.forgotten.union(*(lineage.ancestors[rev] for rev in lineage.forgotten))
 
     def _proven(self, name: str, key: str, entry: Entry) -> None:
         """13: whoever is registered and not expired knows all of what is purged."""
