@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 
 import replication.batches
 import replication.feed
+import replication.parked
 import vstore
 from replication.pull import Progress, Pulled
 from tests.faults.proxy import Proxy
@@ -83,9 +84,13 @@ def test_a_killed_pull_goes_on_where_it_was(engine: str, fresh_url: Callable[[st
 @pytest.mark.parametrize("kind", SERVER_KINDS)
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_a_lost_connection_is_an_error_and_no_loss(
-    kind: str, side: str, fresh_url: Callable[[str], str], small: None
+    kind: str, side: str, fresh_url: Callable[[str], str], small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wire to one of the two is cut every so often; pulls are repeated until one gets through."""
+    """The wire to one of the two is cut every so often; pulls are repeated until one gets through.
+
+    A row whose every attempt was cut is put aside, and is due at once here.
+    """
+    monkeypatch.setattr(replication.parked, "RETRY_SECONDS", 0.0)
     url = make_url(fresh_url(kind))
     proxy = Proxy(url.host or "127.0.0.1", url.port or {"postgresql": 5432, "mariadb": 3306}[kind])
     behind = url.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
@@ -114,7 +119,6 @@ def test_a_lost_connection_is_an_error_and_no_loss(
 
             assert heads(target) == heads(source)
             assert list(target.check()) == []
-            # A row whose every attempt was cut is put aside, and looked at once more when it has come.
             assert pulled(source, target).rows == 0
     finally:
         proxy.close()
