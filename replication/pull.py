@@ -33,7 +33,7 @@ from replication import handshake
 from replication.batches import Batches
 from replication.feed import PAGE_ROWS, Feed
 from replication.filters import Filter
-from replication.handshake import Handshake, Pending, Standing, Taken, meet, place, standings, vouch
+from replication.handshake import Handshake, Standing, Taken, meet, place, standings, vouch
 from replication.lease import Lease, now_us
 from replication.parked import Parked, Parking
 from replication.pulled import Progress, Pulled
@@ -45,8 +45,6 @@ from vstore.partition import part_of
 from vstore.replicas import FILTERED, FULL, exchange
 from vstore.sql import statements as sql
 from vstore.sql.rows import version_of
-
-__all__ = ["Filter", "History", "Lease", "Pending", "Progress", "Pulled", "pending", "pull", "take"]
 
 log = logging.getLogger("replication")
 
@@ -112,11 +110,6 @@ def take(source: Handle, target: Handle, keys: Sequence[str], *, lease: Lease | 
     """
     work = _Pull(source, target, EVERYTHING, None, None, lease, None)
     return work.take(keys)
-
-
-def pending(source: Handle, target: Handle, *, filter: Filter | None = None, history: History = "heads") -> Pending:
-    """How many commits of the source the target has not taken. One small query for each shard of both."""
-    return handshake.pending(source, target, Scope(filter, history).mode)
 
 
 class _Pull:

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from replication import route
 from replication.filters import Filter
-from replication.lease import LeaseHeld, new_holder
+from replication.lease import LeaseHeld, new_holder, now_us
 from replication.pulled import Pulled
 from replication.route import Pair
 from replication.scope import History, Scope
@@ -211,7 +211,7 @@ class Replicator:
         self._quiet: dict[str, tuple[Sequence[route.Position], float]] = {}  # where collections stood, and until when
         self._unreconciled: set[str] = set()
         self._reconcile_at = time.monotonic() + (reconcile_seconds or 0) * random.uniform(0.1, 1)
-        self._made_at = _now_us()
+        self._made_at = now_us()
         self._status = Status(name, _words(source), _words(target), since=self._made_at)
 
     def __repr__(self) -> str:
@@ -233,7 +233,7 @@ class Replicator:
             status = self._status
         if status.state == "idle":
             return status
-        seconds = max(0, _now_us() - (status.caught_up_at or self._made_at)) / 1_000_000
+        seconds = max(0, now_us() - (status.caught_up_at or self._made_at)) / 1_000_000
         return replace(status, lag_seconds=round(seconds, 3))
 
     # --- running -----------------------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ class Replicator:
                     return False
             self.heard_at = time.monotonic()
             if not self._over:
-                self._began_at = _now_us()
+                self._began_at = now_us()
             with ExitStack() as lent:
                 source, target = (lent.enter_context(_lent(end)) for end in self._ends)
                 for end in (source, target) if self._both else (source,):
@@ -535,7 +535,7 @@ class Replicator:
             longest = min(most, first * 2.0 ** min(self._failures - 1, 30)) if passing else most
             wait = longest * random.uniform(0.5, 1)
             words = str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
-            self._show(error=words, error_at=_now_us(), errors=self._status.errors + 1)
+            self._show(error=words, error_at=now_us(), errors=self._status.errors + 1)
             if not (self._stopping or self._paused):
                 self._enter("failing")
             told, told_at = self._logged
@@ -563,7 +563,7 @@ class Replicator:
                 return  # a turn under way has still something to say
             if self._status.state != state:
                 log.debug("%s: %s", self._title, state, extra={"replication": self.name})
-                self._status = replace(self._status, state=state, since=_now_us())
+                self._status = replace(self._status, state=state, since=now_us())
 
     def _show(self, **changes: Any) -> None:
         with self._lock:
@@ -583,7 +583,3 @@ def _words(end: End) -> str:
     if isinstance(end, Collection):
         return f"{_words(end.store)} {end.name}"
     return " ".join(shard.database.name for shard in end.shards) if isinstance(end, Store) else ""
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

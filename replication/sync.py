@@ -16,7 +16,8 @@ from replication import route
 from replication.filters import Filter
 from replication.handshake import Handshake
 from replication.lease import LeaseHeld
-from replication.pull import Progress, Pulled, pull
+from replication.pull import pull
+from replication.pulled import Progress, Pulled
 from replication.resolve import Settler
 from replication.scope import History, Scope
 from vstore.collection import Collection
